@@ -1,0 +1,45 @@
+# The image of the Outlit ingest proxy: a virtual environment with the locked dependencies and the proxy, no pip,
+# no compiler. Releases should pin the base by digest (python:3.11-slim-bookworm@sha256:...) and let a bot renew it:
+# a tag is a moving target, a digest without renewal an ageing one.
+ARG BASE=python:3.11-slim-bookworm
+
+FROM ${BASE} AS build
+WORKDIR /src
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+# Dependencies before the source, so that a change of the source leaves this layer as it is.
+COPY requirements/run.lock requirements/build.lock requirements/
+RUN python3 -m venv /opt/build \
+ && /opt/build/bin/pip install --require-hashes -r requirements/build.lock \
+ && python3 -m venv --without-pip /opt/outlit-proxy \
+ && /opt/build/bin/pip --python /opt/outlit-proxy/bin/python install --require-hashes -r requirements/run.lock
+COPY pyproject.toml README.md LICENSE ./
+COPY proxy proxy
+RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /opt/wheels . \
+ && /opt/build/bin/pip --python /opt/outlit-proxy/bin/python install --no-deps /opt/wheels/*.whl
+
+FROM ${BASE}
+ARG VERSION=0.1.0
+LABEL org.opencontainers.image.title="Outlit ingest proxy" \
+      org.opencontainers.image.description="Accepts Outlit events, keeps them, and delivers them in order within the limits" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.licenses="MIT"
+
+COPY --from=build /opt/outlit-proxy /opt/outlit-proxy
+# A number, since Debian has a system user `proxy` already; the same number as the user of distroless images.
+RUN mkdir /data && chown 65532:65532 /data
+USER 65532:65532
+WORKDIR /data
+VOLUME /data
+
+# In a container the listeners must be reachable from outside it; on bare metal they default to loopback.
+ENV PATH=/opt/outlit-proxy/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    OUTLIT_PROXY_FRONT_LISTEN=0.0.0.0:8080 \
+    OUTLIT_PROXY_OPS_LISTEN=0.0.0.0:9090 \
+    OUTLIT_PROXY_BUFFER_URL=sqlite:////data/outlit-proxy.db
+EXPOSE 8080 9090
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["outlit-proxy", "healthcheck"]
+ENTRYPOINT ["outlit-proxy"]
+CMD ["run"]
