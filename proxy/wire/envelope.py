@@ -1,0 +1,271 @@
+"""The envelope: what a client posts, read and, where it must be, repaired.
+
+Everything in it but `events` applies to every event of the request. So a field of it that upstream would
+refuse would take all events of the request down with it (the browser client puts whatever address a
+visitor typed into every later envelope of the visit): such a field is taken out and named in the answer,
+and the events go on. Only without a usable `events`, or as `client` traffic without its visitor, is there
+nothing that could be kept.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from proxy.wire import jsontext
+from proxy.wire.events import Custom, Known, Reading, of_typed, read_event
+from proxy.wire.fields import Email, Flaw, NonEmpty, Scalar, ScalarMap, Uuid, converted, flaw_of
+
+Source = Literal["client", "server", "integration"]
+
+
+class UserIdentity(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """Who the visitor is, for the whole request."""
+
+    email: Email | UnsetType = UNSET
+    userId: NonEmpty | UnsetType = UNSET
+    fingerprint: NonEmpty | UnsetType = UNSET
+    traits: ScalarMap | UnsetType = UNSET
+
+
+class CustomerIdentity(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """Which account the request belongs to."""
+
+    customerId: NonEmpty | UnsetType = UNSET
+    customerTraits: ScalarMap | UnsetType = UNSET
+
+
+class _Typed(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """A request without anything odd in it: one decode does it all."""
+
+    events: list[Known] | UnsetType
+    source: Source | UnsetType = UNSET
+    visitorId: Uuid | UnsetType = UNSET
+    sessionId: Uuid | UnsetType = UNSET
+    fingerprint: NonEmpty | UnsetType = UNSET
+    userIdentity: UserIdentity | UnsetType = UNSET
+    customerIdentity: CustomerIdentity | UnsetType = UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A request that can be kept.
+
+    `fields` is the canonical JSON object of everything but the events, after repair: equal for two
+    requests exactly when everything in them that applies to their events is equal. `events` holds a
+    reading or a flaw for each posted event, in order; `repairs` what was taken out.
+    """
+
+    fields: bytes
+    source: str
+    events: list[Reading | Flaw]
+    visitor_id: str | None = None
+    identities: Mapping[str, str] = field(default_factory=dict)
+    repairs: tuple[Flaw, ...] = ()
+    unknown_fields: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """A request of which nothing can be kept, and the number of events that it held, where that is known."""
+
+    reason: Literal["malformed", "events", "visitor"]
+    flaw: Flaw
+    events: int = 0
+
+
+_decode_typed = msgspec.json.Decoder(_Typed).decode
+_split = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_split_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+def read_envelope(body: bytes) -> Envelope | Unusable:
+    """Read a posted body: all of its events, each on its own merits."""
+    try:
+        typed = _decode_typed(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _read_tolerantly(body)
+    return _of_typed(typed)
+
+
+def _of_typed(typed: _Typed) -> Envelope | Unusable:
+    posted = typed.events or []
+    if not posted:
+        return _no_events("must hold at least one event")
+    source = typed.source or "client"
+    visitor_id = typed.visitorId or None
+    if source == "client" and visitor_id is None:
+        return _no_visitor("is required", len(posted))
+    user, customer = typed.userIdentity, typed.customerIdentity
+    identities = _identities(
+        {} if user is UNSET else msgspec.structs.asdict(user),
+        typed.fingerprint,
+        {} if customer is UNSET else msgspec.structs.asdict(customer),
+    )
+    typed.events = UNSET
+    fields = jsontext.encode(typed, sort_keys=True)
+    readings = _checked(map(of_typed, posted), source, identities)
+    return Envelope(fields, source, readings, visitor_id, identities)
+
+
+def _read_tolerantly(body: bytes) -> Envelope | Unusable:
+    try:
+        fields, events = _take_apart(body)
+    except jsontext.Unreadable as error:
+        return Unusable("malformed", Flaw((), f"the body is no JSON: {error}"))
+    except _NoObject:
+        return Unusable("malformed", Flaw((), "the body is no JSON object"))
+    if events is None:
+        return _no_events("is required" if "events" not in fields else "expected an array")
+    if not events:
+        return _no_events("must hold at least one event")
+    fields.pop("events", None)
+    repair = _Repair()
+    repaired = repair.envelope(fields)
+    source = repaired.get("source", "client")
+    visitor_id = repaired.get("visitorId")
+    if source == "client" and visitor_id is None:
+        why = next((flaw.message for flaw in repair.flaws if flaw.path == ("visitorId",)), "is required")
+        return _no_visitor(why, len(events))
+    identities = _identities(
+        repaired.get("userIdentity", {}), repaired.get("fingerprint"), repaired.get("customerIdentity", {})
+    )
+    return Envelope(
+        jsontext.encode(repaired, sort_keys=True),
+        source,
+        _checked(map(read_event, events), source, identities),
+        visitor_id,
+        identities,
+        tuple(repair.flaws),
+        repair.unknown_fields,
+    )
+
+
+class _NoObject(Exception):
+    pass
+
+
+def _take_apart(body: bytes) -> tuple[dict[str, Any], list[bytes] | None]:
+    """The envelope's fields as plain values, and the text of each event (None where there is no array)."""
+    try:
+        raw = _split(body)
+        events = [bytes(event) for event in _split_list(raw["events"])] if "events" in raw else None
+        fields = {name: jsontext.decode(bytes(text)) for name, text in raw.items() if name != "events"}
+    except msgspec.ValidationError:
+        pass  # valid JSON of another shape: the plain decoder says of which
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass  # not for msgspec: lone surrogates, NaN, a byte order mark, deep nesting, or no JSON at all
+    else:
+        return fields, events
+    plain = jsontext.decode(body)
+    if not isinstance(plain, dict):
+        raise _NoObject
+    posted = plain.get("events")
+    if not isinstance(posted, list):
+        return plain, None
+    return plain, [jsontext.encode_part(event) for event in posted]
+
+
+def _no_events(why: str) -> Unusable:
+    return Unusable("events", Flaw(("events",), why))
+
+
+def _no_visitor(why: str, events: int) -> Unusable:
+    return Unusable("visitor", Flaw(("visitorId",), f"{why} where source is client (the default)"), events)
+
+
+def _identities(user: Mapping[str, Any], fingerprint: Any, customer: Mapping[str, Any]) -> dict[str, str]:
+    """Whom the envelope names, strongest first, in the order in which a queue is chosen by it."""
+    named = {
+        "userId": user.get("userId"),
+        "email": user.get("email"),
+        "fingerprint": fingerprint or user.get("fingerprint"),
+        "customerId": customer.get("customerId"),
+    }
+    return {name: value for name, value in named.items() if value and value is not UNSET}
+
+
+def _checked(
+    readings: Iterable[Reading | Flaw], source: str, identities: Mapping[str, str]
+) -> list[Reading | Flaw]:
+    """The readings, with the one rule that needs the envelope: server events must belong to somebody."""
+    if source != "server" or identities:
+        return list(readings)
+    return [
+        _NOBODYS
+        if isinstance(reading, Reading) and isinstance(reading.event, Custom) and reading.identity() is None
+        else reading
+        for reading in readings
+    ]
+
+
+_NOBODYS = Flaw((), "a custom event of a server needs one of email, userId, fingerprint, customerId")
+
+
+_FIELDS: Mapping[str, Any] = {
+    "source": Source,
+    "visitorId": Uuid,
+    "sessionId": Uuid,
+    "fingerprint": NonEmpty,
+}
+_OBJECTS: Mapping[str, Mapping[str, Any]] = {
+    "userIdentity": {"email": Email, "userId": NonEmpty, "fingerprint": NonEmpty, "traits": ScalarMap},
+    "customerIdentity": {"customerId": NonEmpty, "customerTraits": ScalarMap},
+}
+
+
+@dataclass(slots=True)
+class _Repair:
+    """One envelope's repair: what is kept is returned, what is taken out or unknown is noted here."""
+
+    flaws: list[Flaw] = field(default_factory=list)
+    unknown_fields: int = 0
+
+    def envelope(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        kept: dict[str, Any] = {}
+        for name, value in fields.items():
+            if name == "visitorId" and value == "":
+                continue  # servers say so that there is no visitor
+            if name in _OBJECTS:
+                part = self._object(name, value)
+                if part or value == {}:
+                    kept[name] = part
+            elif self._fits(value, _FIELDS.get(name), name):
+                kept[name] = value
+        return kept
+
+    def _object(self, name: str, value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            self.flaws.append(Flaw((name,), "expected an object"))
+            return {}
+        kept: dict[str, Any] = {}
+        for member, held in value.items():
+            kind = _OBJECTS[name].get(member)
+            if kind is ScalarMap and isinstance(held, dict):
+                kept[member] = {k: v for k, v in held.items() if self._fits(v, Scalar, name, member, k)}
+            elif self._fits(held, kind, name, member):
+                kept[member] = held
+        return kept
+
+    def _fits(self, value: Any, kind: Any, *path: str) -> bool:
+        """Whether upstream can take `value`; a flaw is noted where it cannot. No kind: an unknown field."""
+        if kind is None:
+            self.unknown_fields += 1
+        flaw = _flaw_of(value, kind)
+        if flaw is not None:
+            self.flaws.append(flaw.within(*path))
+        return flaw is None
+
+
+def _flaw_of(value: Any, kind: Any) -> Flaw | None:
+    try:
+        if kind is not None:
+            converted(value, kind)
+        too_deep = jsontext.nests_too_deep(jsontext.encode(value))
+    except msgspec.ValidationError as error:
+        return flaw_of(error)
+    except jsontext.Unkeepable as error:
+        return Flaw((), str(error))
+    return Flaw((), f"nests deeper than {jsontext.MAX_DEPTH} levels") if too_deep else None

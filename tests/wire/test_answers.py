@@ -1,0 +1,140 @@
+"""Answers: emitted so that every client can read them, read in both forms that upstream may use."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.wire.answers import STATUS, Code, Complaint, Said, accepted, read_answer, refused
+from proxy.wire.fields import Flaw
+
+BAD = [(2, Flaw(("type",), "is required")), (5, Flaw((), "expected an object"))]
+REPAIR = Flaw(("userIdentity", "email"), "expected an e-mail address")
+
+
+def test_a_request_taken_whole_is_answered_200():
+    answer = accepted(3, [], [])
+    assert (answer.status, json.loads(answer.body)) == (200, {"success": True, "processed": 3})
+
+
+def test_bad_events_are_named_in_a_207_by_index_and_message_alone():
+    answer = accepted(4, BAD, [])
+    assert answer.status == 207
+    assert json.loads(answer.body) == {
+        "success": False,
+        "processed": 4,
+        "errors": [
+            {"index": 2, "message": "type: is required"},
+            {"index": 5, "message": "expected an object"},
+        ],
+    }
+
+
+def test_what_was_taken_out_of_the_envelope_is_named_without_an_index_that_no_client_reads():
+    body = json.loads(accepted(3, [], [REPAIR]).body)
+    assert (body["success"], body["processed"]) == (True, 3)
+    assert [(error["index"], error["message"]) for error in body["errors"]] == [
+        (0, "taken out of the envelope: userIdentity.email: expected an e-mail address")
+    ]
+    assert accepted(3, [], [REPAIR]).status == 200
+    # Beside bad events it must not seem that a further one was refused.
+    assert {error["index"] for error in json.loads(accepted(1, BAD, [REPAIR]).body)["errors"]} == {2, 5}
+
+
+@given(
+    processed=st.integers(0, 5_000),
+    bad=st.lists(st.tuples(st.integers(0, 5_000), st.text(st.characters(exclude_categories=[])))),
+    repairs=st.lists(st.text(st.characters(exclude_categories=[]))),
+)
+def test_every_2xx_holds_integers_where_clients_read_them_and_no_other_fields(processed, bad, repairs):
+    answer = accepted(processed, [(n, Flaw((t,), t)) for n, t in bad], [Flaw((t,), t) for t in repairs])
+    body = json.loads(answer.body)
+    assert answer.status == (207 if bad else 200)
+    assert body.keys() <= {"success", "processed", "errors"}
+    assert body["processed"] == processed
+    for error in body.get("errors", []):
+        assert error.keys() == {"index", "message"}
+        assert error["index"] >= 0
+        assert isinstance(error["message"], str)
+
+
+@pytest.mark.parametrize("code", Code)
+def test_a_refusal_holds_both_forms_of_error_and_its_code(code):
+    answer = refused(code, "why", ("events", 0, "type"))
+    assert answer.status == STATUS[code]
+    assert answer.code is code
+    assert json.loads(answer.body) == {
+        "success": False,
+        "processed": 0,
+        "message": "why",
+        "code": str(code),
+        "errors": [{"index": -1, "path": ["events", 0, "type"], "message": "why"}],
+    }
+
+
+def test_a_clients_own_words_are_repeated_in_part_only():
+    assert len(refused(Code.INVALID_EVENTS, "why", ("x" * 10_000,)).body) < 500
+    assert len(accepted(0, [(0, Flaw(("x" * 10_000,), "why"))], []).body) < 500
+
+
+def complaint(index: int | None, message: str = "why", *, envelope: bool = False) -> Complaint:
+    return Complaint(index, envelope, message)
+
+
+@pytest.mark.parametrize(
+    ("errors", "complaints"),
+    [
+        # the endpoint page's form
+        ([{"index": 2, "message": "why"}], [complaint(2)]),
+        ([{"index": 0, "message": "a"}, {"index": 99, "message": "b"}], [complaint(0, "a"), complaint(99, "b")]),
+        ([{"index": -1, "message": "why"}], [complaint(None)]),
+        # the overview page's form
+        ([{"path": ["events", 3, "type"], "message": "why"}], [complaint(3)]),
+        ([{"path": ["events", 3], "message": "why"}], [complaint(3)]),
+        ([{"path": ["visitorId"], "message": "why"}], [complaint(None, envelope=True)]),
+        ([{"path": ["userIdentity", "email"], "message": "why"}], [complaint(None, envelope=True)]),
+        ([{"path": ["events"], "message": "why"}], [complaint(None)]),
+        ([{"path": [], "message": "why"}], [complaint(None)]),
+        # both
+        ([{"index": 1, "path": ["events", 1, "url"], "message": "why"}], [complaint(1)]),
+        # what no page shows
+        ([{"index": 2}], [complaint(2, "")]),
+        ([{"index": 2, "message": {"a": 1}}], [complaint(2, "")]),
+        ([{"index": True, "message": "why"}], [complaint(None)]),
+        ([{"index": 1.0, "message": "why"}], [complaint(None)]),
+        ([{"index": "1", "message": "why"}], [complaint(None)]),
+        ([{"path": ["events", "1"], "message": "why"}], [complaint(None)]),
+        ([{"path": ["events", -1], "message": "why"}], [complaint(None)]),
+        ([{"path": "events.1", "message": "why"}], [complaint(None)]),
+        ([{"path": [7], "message": "why"}], [complaint(None)]),
+        (["why", None, 7], []),
+        ("why", []),
+        (None, []),
+    ],
+)
+def test_errors_of_upstream_are_read_in_both_forms(errors, complaints):
+    body = {"success": False, "processed": 3, "message": "Invalid", "errors": errors}
+    assert read_answer(json.dumps(body).encode()) == Said(3, "Invalid", tuple(complaints))
+
+
+@pytest.mark.parametrize(
+    ("processed", "says"), [(0, 0), (3, 3), (-1, None), (True, None), ("3", None), (3.0, None), (None, None)]
+)
+def test_processed_is_a_count_or_says_nothing(processed, says):
+    assert read_answer(json.dumps({"processed": processed}).encode()).processed == says
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"{", b"[]", b"null", b"7", b"\xff", b"[" * 10**5, b'{"a":NaN'])
+def test_an_answer_that_cannot_be_read_says_nothing(body):
+    assert read_answer(body) == Said()
+
+
+def test_upstreams_words_are_kept_in_part_only():
+    said = read_answer(json.dumps({"message": "x" * 10_000, "errors": [{"index": 1, "message": "y" * 10_000}]}).encode())
+    assert (said.message, said.complaints[0].message) == ("x" * 500, "y" * 500)
+
+
+@given(st.binary(max_size=200) | st.recursive(st.none() | st.floats() | st.text(), st.lists).map(lambda v: json.dumps(v).encode()))
+def test_no_answer_is_too_odd_to_be_read(body):
+    read_answer(body)
