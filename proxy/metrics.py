@@ -1,0 +1,206 @@
+"""Every metric, defined once: name, meaning, unit, and the closed list of its label values.
+
+"Something happened" is one call here that counts it. Names and label values are what operators' alerts
+stand on; every known label value is there from the start at 0. No visitor, address, URL or error text is
+ever a label, and public keys only as the first few that Outlit confirmed (the rest are `other`).
+"""
+
+import platform
+from collections.abc import Iterable, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.exposition import choose_encoder
+
+from proxy import __version__
+from proxy.ledger import Answered, Books, Dead, Dropped, Pause, Rejected, Underfull
+from proxy.wire.answers import STATUS, Code
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a gauge beside each counter that says what process_start_time_seconds says
+
+_P = "outlit_proxy_"
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_SKEW_SECONDS = (1.0, 5.0, 15.0, 60.0, 300.0, 3600.0, 86_400.0)
+_BATCH_EVENTS = (1, 2, 3, 5, 10, 20, 50, 99, 100)
+
+LEDGER = ("accepted", "held", "delivered", "dead", "dropped")
+REPAIRED = ("source", "sessionId", "fingerprint", "userIdentity", "customerIdentity", "other")
+
+
+class Metrics:
+    """The process's metrics: `metrics.rejected[Rejected.QUOTA].inc(3)`.
+
+    Children are made once, here: looking one up by its labels costs four times the counting. Count per
+    request or batch, not per event.
+    """
+
+    def __init__(self, max_key_labels: int = 20) -> None:
+        self.registry = CollectorRegistry()
+        self._max_key_labels = max_key_labels
+        self._key_labels: set[str] = set()
+        counter, counters = self._counter, self._counters
+        gauge, histogram = self._gauge, self._histogram
+
+        # the door
+        self.received = counter(
+            "events_received", "Events that clients posted in requests that could be read."
+        )
+        self.accepted = counter("events_accepted", "Events stored in the buffer by this process.")
+        self.duplicate = counter("events_duplicate", "Events that the buffer held or had seen already.")
+        self.rejected = counters("events_rejected", "Events refused at the door.", "reason", Rejected)
+        self.unknown_types = counter("events_unknown_type", "Events forwarded though their type is unknown.")
+        self.unknown_fields = counter("fields_unknown", "Fields forwarded though they are unknown.")
+        self.repaired = counters("envelope_repaired", "Envelope fields taken out.", "field", REPAIRED)
+        self.event_age = histogram(
+            "event_age_seconds",
+            "Time of receipt less the timestamp of a request's last event.",
+            _SKEW_SECONDS,
+        )
+        self.refused = counters("requests_refused", "Client requests refused whole.", "code", Code)
+        statuses = sorted({200, 204, 207, *STATUS.values()})
+        self.http_requests = counters(
+            "http_requests", "Client requests answered.", "code", map(str, statuses)
+        )
+        self.http_seconds = histogram(
+            "http_request_seconds", "Time from a request's headers to its answer.", _SECONDS
+        )
+        self.append_seconds = histogram(
+            "append_seconds", "Time that an append took, with its retries.", _SECONDS
+        )
+        self.untrusted = counter(
+            "forwarding_headers_untrusted",
+            "Requests with forwarding headers from a peer that is not trusted.",
+        )
+        self.junk = counter("forwarding_headers_junk", "Requests whose forwarding headers hold junk.")
+        self.connections_refused = counter(
+            "connections_refused", "Connections closed at front.max_connections."
+        )
+        self.pending_bytes = gauge("pending_body_bytes", "Client bodies in memory, in bytes.")
+
+        # the flusher
+        self.delivered = counter("events_delivered", "Events that upstream took from this process.")
+        self.dead = counters("events_dead", "Events that became dead letters.", "reason", Dead)
+        self.dropped = counters(
+            "events_dropped", "Events given up by a choice of the operator's.", "reason", Dropped
+        )
+        self.upstream_requests = counters(
+            "upstream_requests", "Upstream requests by what their answer meant.", "verdict", Answered
+        )
+        self.upstream_seconds = histogram("upstream_request_seconds", "Time to an upstream answer.", _SECONDS)
+        self.batch_events = histogram("batch_events", "Events in an upstream request.", _BATCH_EVENTS)
+        self.underfull = counters(
+            "batch_underfull",
+            "Upstream requests of fewer than 100 events, by what ended them.",
+            "reason",
+            Underfull,
+        )
+        self.ambiguous = counter("deliveries_ambiguous", "Upstream requests that may have been taken unseen.")
+        self.inconsistent = counter("answers_inconsistent", "Upstream answers that contradict themselves.")
+        self.settle_spent = counter("settle_spent", "Leases that had ended before their batch was settled.")
+        self.lane_faults = counter(
+            "lane_check_failed", "Batches not sent because an entry was of another lane."
+        )
+        self.rate_headers_malformed = counter(
+            "rate_headers_malformed", "Rate headers that were absurd and ignored."
+        )
+        self.buffer_retries = counter(
+            "buffer_retries", "Buffer operations repeated because the buffer did not answer."
+        )
+        self.in_flight = gauge("upstream_in_flight", "Leases being delivered.")
+        self.rate_limit_remaining = Gauge(
+            f"{_P}rate_limit_remaining",
+            "Requests left in the window, as upstream's last answer said.",
+            ("key",),
+            registry=self.registry,
+        )
+
+        # the buffer; with a shared one the same from every replica, so take max, not sum
+        ledger = Gauge(
+            f"{_P}ledger_events",
+            "Events by where they are; of the buffer.",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self.ledger = {outcome: ledger.labels(outcome) for outcome in LEDGER}
+        self.difference = gauge(
+            "ledger_difference", "Books less the last recount of the data: not 0 is a defect; of the buffer."
+        )
+        self.oldest_held = gauge(
+            "oldest_held_timestamp_seconds",
+            "When the oldest held event was accepted, 0 if none; of the buffer.",
+        )
+        self.time_to_drain = gauge(
+            "time_to_drain_seconds",
+            "Requests that the held events need over their key's rate; of the buffer.",
+        )
+        self.buffer_bytes = gauge("buffer_bytes", "Stored bytes of held events with overhead; of the buffer.")
+        self.queues = gauge("queues", "Queues that hold events; of the buffer.")
+        self.gate_rate = Gauge(
+            f"{_P}gate_rate_requests_per_second",
+            "Upstream requests a second that a key's gate allows; of the buffer.",
+            ("key",),
+            registry=self.registry,
+        )
+        self.gate_paused = Gauge(
+            f"{_P}gate_paused",
+            "1 while a key's gate is paused; of the buffer.",
+            ("key", "reason"),
+            registry=self.registry,
+        )
+        build = Gauge(f"{_P}build_info", "Always 1.", ("version", "python"), registry=self.registry)
+        build.labels(__version__, platform.python_version()).set(1)
+
+    # -- keys ------------------------------------------------------------------------------------------
+
+    def key_label(self, key: str, *, succeeded: bool) -> str:
+        """The label for a key: its own for the first few that upstream took something of, else `other`."""
+        if key in self._key_labels:
+            return key
+        if succeeded and len(self._key_labels) < self._max_key_labels:
+            self._key_labels.add(key)
+            return key
+        return "other"
+
+    # -- of the buffer ---------------------------------------------------------------------------------
+
+    def set_books(self, books: Books) -> None:
+        """Show the buffer's account of events, all keys together."""
+        for outcome, value in zip(
+            LEDGER, (books.accepted, books.held, books.delivered, books.dead, books.dropped), strict=True
+        ):
+            self.ledger[outcome].set(value)
+        self.difference.set(books.difference)
+
+    def set_buffer(
+        self, *, stored_bytes: int, queues: int, oldest_held_ms: int | None, drain_s: float
+    ) -> None:
+        """Show how full the buffer is, all keys together."""
+        self.buffer_bytes.set(stored_bytes)
+        self.queues.set(queues)
+        self.oldest_held.set(0 if oldest_held_ms is None else oldest_held_ms / 1000)
+        self.time_to_drain.set(drain_s)
+
+    def set_gate(self, label: str, rate_per_s: float, paused: str | None) -> None:
+        """Show the gate of one key (under `other`: of the last that was shown)."""
+        self.gate_rate.labels(label).set(rate_per_s)
+        for reason in Pause:
+            self.gate_paused.labels(label, reason).set(reason == paused)
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """All of it as text, in the format that an `Accept` header asks for, and its content type."""
+        encoder, content_type = choose_encoder(accept)
+        return encoder(self.registry), content_type
+
+    # -- making them -----------------------------------------------------------------------------------
+
+    def _counter(self, name: str, help_: str) -> Counter:
+        return Counter(f"{_P}{name}", help_, registry=self.registry)
+
+    def _counters(self, name: str, help_: str, label: str, values: Iterable[str]) -> Mapping[str, Counter]:
+        family = Counter(f"{_P}{name}", help_, (label,), registry=self.registry)
+        return {str(value): family.labels(str(value)) for value in values}
+
+    def _gauge(self, name: str, help_: str) -> Gauge:
+        return Gauge(f"{_P}{name}", help_, registry=self.registry)
+
+    def _histogram(self, name: str, help_: str, buckets: Iterable[float]) -> Histogram:
+        return Histogram(f"{_P}{name}", help_, registry=self.registry, buckets=tuple(buckets))

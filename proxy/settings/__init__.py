@@ -1,0 +1,49 @@
+"""Every setting of the proxy: parsed once, checked as a whole, frozen.
+
+``values`` says how a text becomes a value (``"10m"``, ``"1MB"``, ``"[::1]:8080"``), ``kinds`` how each type
+is called and shown; ``tables`` is the list of settings, with default, bounds and meaning; ``sources`` reads
+them from a file, the environment and flags.
+
+**Two names for a setting.** What operators write is fixed: ``delivery.linger``, ``front.max_body``. The
+attribute adds the unit where the operator writes it in the value: ``settings.delivery.linger_s`` (seconds),
+``settings.front.max_body_bytes``. Where the name says it already (``limit_per_s``, ``buffer.max_bytes``) both
+are the same. ``Setting.attribute`` is the second; everything printed uses the first.
+"""
+
+from proxy.settings.kinds import toml_text
+from proxy.settings.sources import SettingsError, load
+from proxy.settings.tables import (
+    SETTINGS,
+    BufferSettings,
+    DeadSettings,
+    DeliverySettings,
+    FrontSettings,
+    LogSettings,
+    MetricsSettings,
+    OpsSettings,
+    Setting,
+    Settings,
+    UnknownKeyQuota,
+    UpstreamSettings,
+)
+from proxy.settings.values import ListenAddress, parse_listen
+
+__all__ = [
+    "SETTINGS",
+    "BufferSettings",
+    "DeadSettings",
+    "DeliverySettings",
+    "FrontSettings",
+    "ListenAddress",
+    "LogSettings",
+    "MetricsSettings",
+    "OpsSettings",
+    "Setting",
+    "Settings",
+    "SettingsError",
+    "UnknownKeyQuota",
+    "UpstreamSettings",
+    "load",
+    "parse_listen",
+    "toml_text",
+]

@@ -1,0 +1,113 @@
+"""The types of settings: for each, how it is called, read and shown."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, SecretStr
+
+from proxy.settings.values import (
+    IpNetwork,
+    ListenAddress,
+    parse_buffer_url,
+    parse_duration,
+    parse_listen,
+    parse_network,
+    parse_number,
+    parse_origin,
+    parse_path_prefix,
+    parse_public_key,
+    parse_size,
+    parse_token,
+    parse_upstream_url,
+    parse_whole,
+    show_duration,
+    show_size,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How the values of a type are called, shown, and (for lists and tables) written.
+
+    `quotable`: whether a wrong value may be repeated in an error. A URL may hold a password where none
+    belongs, and what is no public key may be an API key. `example`: of a list or table, the value that an
+    error shows; JSON can say it, and so can TOML.
+    """
+
+    name: str
+    show: Callable[..., object]
+    example: object = None
+    quotable: bool = True
+
+
+def as_it_is(value: object) -> object:
+    """For values that are written as they are held."""
+    return value
+
+
+def _as_texts(values: tuple[object, ...]) -> list[str]:
+    return [str(value) for value in values]
+
+
+def _once(values: tuple[str, ...]) -> tuple[str, ...]:
+    twice = sorted({value for value in values if values.count(value) > 1})
+    if twice:
+        raise ValueError(f"lists {toml_text(twice[0])} twice: write it once")
+    return values
+
+
+def _at_least_one(values: tuple[str, ...]) -> tuple[str, ...]:
+    if not values:
+        raise ValueError("is empty: write at least one")
+    return values
+
+
+def _all_or_some(origins: tuple[str, ...]) -> tuple[str, ...]:
+    if "*" in origins and len(origins) > 1:
+        raise ValueError('"*" allows every origin: leave it or the others out')
+    return origins
+
+
+Whole = Annotated[int, BeforeValidator(parse_whole), Kind("whole number", as_it_is)]
+Number = Annotated[float, BeforeValidator(parse_number), Kind("number", as_it_is)]
+Seconds = Annotated[float, BeforeValidator(parse_duration), Kind("duration", show_duration)]
+Bytes = Annotated[int, BeforeValidator(parse_size), Kind("size", show_size)]
+Listen = Annotated[ListenAddress, BeforeValidator(parse_listen), Kind("host:port", str)]
+UpstreamUrl = Annotated[str, BeforeValidator(parse_upstream_url), Kind("URL", str, quotable=False)]
+BufferUrl = Annotated[str, BeforeValidator(parse_buffer_url), Kind("URL", str, quotable=False)]
+Secret = Annotated[SecretStr | None, BeforeValidator(parse_token), Kind("secret", as_it_is, quotable=False)]
+PathPrefixes = Annotated[
+    tuple[Annotated[str, BeforeValidator(parse_path_prefix)], ...],
+    AfterValidator(_at_least_one),
+    AfterValidator(_once),
+    Kind("list of paths", list, ["/api/i/v1", "/t/v1"]),
+]
+PublicKeys = Annotated[
+    tuple[Annotated[str, BeforeValidator(parse_public_key)], ...],
+    AfterValidator(_once),
+    Kind("list of public keys", list, ["pk_abc", "pk_def"], quotable=False),
+]
+Origins = Annotated[
+    tuple[Annotated[str, BeforeValidator(parse_origin)], ...],
+    AfterValidator(_once),
+    AfterValidator(_all_or_some),
+    Kind("list of origins", list, ["https://www.example.com"]),
+]
+Networks = Annotated[
+    tuple[Annotated[IpNetwork, BeforeValidator(parse_network)], ...],
+    Kind("list of CIDRs", _as_texts, ["10.0.0.0/8", "fd00::/8"]),
+]
+
+
+def toml_text(value: object) -> str:
+    """A value of TOML in one line; what TOML has no literal for (None) is refused with TypeError."""
+    match value:
+        case str() | bool() | int() | float():
+            return json.dumps(value, ensure_ascii=False)
+        case list():
+            return f"[{', '.join(map(toml_text, value))}]"
+        case dict():
+            return f"{{{', '.join(f'{key} = {toml_text(inner)}' for key, inner in value.items())}}}"
+    raise TypeError(f"no TOML literal for {type(value).__name__}")

@@ -1,0 +1,430 @@
+"""Every setting: name, unit, bounds, default, meaning.
+
+The models are the one list. ``SETTINGS`` is read off them; flags, environment names, ``config show`` and the
+tests of the documentation come from ``SETTINGS``. A setting whose mechanism does not exist is not here.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Literal, Self, get_args
+
+import annotated_types
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic.fields import FieldInfo
+
+from proxy.settings.kinds import (
+    BufferUrl,
+    Bytes,
+    Kind,
+    Listen,
+    Networks,
+    Number,
+    Origins,
+    PathPrefixes,
+    PublicKeys,
+    Seconds,
+    Secret,
+    UpstreamUrl,
+    Whole,
+    as_it_is,
+    toml_text,
+)
+from proxy.settings.values import ListenAddress, show_duration, show_size
+
+_KB, _MB, _GB, _TB = 1_000, 1_000_000, 1_000_000_000, 1_000_000_000_000
+_MINUTE_S, _HOUR_S, _DAY_S = 60, 3_600, 86_400
+
+# What is left of a lease when its request has timed out must suffice to settle it: otherwise another worker
+# reads the same events again while their fate is being written down.
+SETTLE_S = 5.0
+
+
+class Clash(ValueError):
+    """Two settings that are right one by one and wrong together. `names`: the likelier culprit first."""
+
+    def __init__(self, problem: str, *names: str) -> None:
+        super().__init__(problem)
+        self.names = names
+
+
+class _Table(BaseModel):
+    """Frozen, closed, and quiet about values. Code writes the attribute's name, sources the operator's."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True, hide_input_in_errors=True
+    )
+
+
+class UnknownKeyQuota(_Table):
+    """What public keys may hold that are not listed and never had an upstream success.
+
+    `queues`: waiting queues of each such key; `keys`: such keys that hold anything at one time.
+    """
+
+    queues: Whole = Field(default=1_000, ge=1, le=1_000_000)
+    keys: Whole = Field(default=100, ge=1, le=1_000_000)
+
+
+Quota = Annotated[UnknownKeyQuota, Kind("table", UnknownKeyQuota.model_dump, {"queues": 1000, "keys": 100})]
+
+
+class FrontSettings(_Table):
+    """The listener for clients: who may post, how much, and how long they may take."""
+
+    listen: Listen = Field(
+        default=ListenAddress("127.0.0.1", 8080),
+        description="where clients connect; a host left out means every interface",
+    )
+    path_prefixes: PathPrefixes = Field(
+        default=("/api/i/v1",),
+        description="paths before /{publicKey}/events under which events are taken",
+    )
+    public_keys: PublicKeys = Field(
+        default=(), description="public keys that may post, free of unknown_key_quota; empty: any pk_ key"
+    )
+    allowed_origins: Origins = Field(
+        default=("*",),
+        description="origins of web pages that may post; empty: none, so only clients that send no Origin",
+    )
+    trusted_proxies: Networks = Field(
+        default=(), description="peers whose X-Forwarded-For and Forwarded headers name the client's address"
+    )
+    client_ip: Literal["forward", "truncate", "drop"] = Field(
+        default="forward",
+        description="the client's address that is stored and sent: whole, cut to /24 or /48, or none",
+    )
+    max_body_bytes: Bytes = Field(
+        default=10 * _MB,
+        validation_alias="max_body",
+        ge=_KB,
+        le=_GB,
+        description="largest body of one request, after decompression; 413 beyond",
+    )
+    max_events: Whole = Field(
+        default=5_000, ge=1, le=100_000, description="most events in one request; 413 beyond"
+    )
+    max_pending_bytes: Bytes = Field(
+        default=256 * _MB,
+        ge=_MB,
+        le=_TB,
+        description="bytes of clients' bodies in memory at once, over all requests; 503 beyond",
+    )
+    header_timeout_s: Seconds = Field(
+        default=10.0,
+        validation_alias="header_timeout",
+        ge=0.1,
+        le=10 * _MINUTE_S,
+        description="how long a client may take to send a request's headers",
+    )
+    body_timeout_s: Seconds = Field(
+        default=20.0,
+        validation_alias="body_timeout",
+        ge=0.1,
+        le=10 * _MINUTE_S,
+        description="how long a client may take to send a request's body; 408 beyond",
+    )
+    max_connections: Whole = Field(
+        default=10_000, ge=1, le=1_000_000, description="open connections of clients"
+    )
+    unknown: Literal["forward", "refuse"] = Field(
+        default="forward",
+        description="event types and fields this version does not know: pass them on, or refuse",
+    )
+    unknown_key_quota: Quota = Field(
+        default=UnknownKeyQuota(),
+        description="for keys neither listed nor ever accepted upstream: queues each, and such keys in all",
+    )
+
+    @model_validator(mode="after")
+    def _largest_body_fits_in_memory(self) -> Self:
+        if self.max_pending_bytes < self.max_body_bytes:
+            raise Clash(
+                f"front.max_pending_bytes ({show_size(self.max_pending_bytes)}) must not be less than"
+                f" front.max_body ({show_size(self.max_body_bytes)}): such a body would be refused for ever",
+                "front.max_pending_bytes",
+                "front.max_body",
+            )
+        return self
+
+
+class OpsSettings(_Table):
+    """The listener for operators: health, metrics, administration."""
+
+    listen: Listen = Field(
+        default=ListenAddress("127.0.0.1", 9090), description="where operators, probes and Prometheus connect"
+    )
+    token: Secret = Field(
+        default=None, description="bearer token of administration, 8 to 512 characters; off without one"
+    )
+
+
+class BufferSettings(_Table):
+    """Where acknowledged events are kept until they are delivered."""
+
+    url: BufferUrl = Field(
+        default="sqlite:///data/outlit-proxy.db",
+        description="the buffer's file: three slashes, under the working directory; four, absolute",
+    )
+    durability: Literal["always", "normal"] = Field(
+        default="always",
+        description="always: on disk before the answer; normal: a power failure can lose the last moments",
+    )
+    max_bytes: Bytes = Field(
+        default=4 * _GB,
+        ge=_MB,
+        le=100 * _TB,
+        description="stored bytes in all, overhead included; 503 beyond",
+    )
+    max_bytes_per_key: Bytes = Field(
+        default=2 * _GB, ge=_MB, le=100 * _TB, description="stored bytes of one public key; 503 beyond"
+    )
+    dedup_window_s: Seconds = Field(
+        default=10.0 * _MINUTE_S,
+        validation_alias="dedup_window",
+        ge=1,
+        le=_DAY_S,
+        description="how long an event that is sent again is recognised as the same",
+    )
+
+    @property
+    def path(self) -> Path:
+        """The buffer's file, relative to the working directory where the URL has three slashes."""
+        return Path(self.url.removeprefix("sqlite:///"))
+
+
+class DeliverySettings(_Table):
+    """How events leave: batching, the rate budget, and what happens at exit."""
+
+    linger_s: Seconds = Field(
+        default=1.0,
+        validation_alias="linger",
+        ge=0,
+        le=_MINUTE_S,
+        description="how long a queue's first event waits for company before it is due",
+    )
+    in_flight: Whole = Field(
+        default=64, ge=1, le=1_000, description="upstream requests at one time, of this process"
+    )
+    limit_per_s: Whole = Field(
+        default=100,
+        ge=1,
+        le=10_000,
+        description="upstream's limit, requests per second for each public key; answers' headers correct it",
+    )
+    rate_share: Number = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="this deployment's part of the limit, where several share a key but no buffer",
+    )
+    timeout_s: Seconds = Field(
+        default=10.0,
+        validation_alias="timeout",
+        ge=0.1,
+        le=9 * _MINUTE_S,
+        description="how long one upstream request may take",
+    )
+    lease_s: Seconds = Field(
+        default=30.0,
+        validation_alias="lease",
+        ge=5,
+        le=10 * _MINUTE_S,
+        description="how long a claimed queue is one worker's; more than timeout + 5s",
+    )
+    on_exit: Literal["keep", "drain"] = Field(
+        default="keep", description="what is held at exit: left in the buffer, or sent first, within grace"
+    )
+    grace_s: Seconds = Field(
+        default=25.0,
+        validation_alias="grace",
+        ge=0,
+        le=_HOUR_S,
+        description="from the signal to stop until the process ends; keep it below the supervisor's own",
+    )
+
+    @model_validator(mode="after")
+    def _lease_outlasts_request_and_settle(self) -> Self:
+        if self.lease_s <= self.timeout_s + SETTLE_S:
+            raise Clash(
+                f"delivery.lease ({show_duration(self.lease_s)}) must exceed delivery.timeout"
+                f" ({show_duration(self.timeout_s)}) by more than {show_duration(SETTLE_S)}:"
+                " lengthen the lease or shorten the timeout",
+                "delivery.lease",
+                "delivery.timeout",
+            )
+        return self
+
+
+class DeadSettings(_Table):
+    """Dead letters: events that ended undelivered and are kept to be looked at."""
+
+    max_bytes: Bytes = Field(
+        default=500 * _MB, ge=_MB, le=_TB, description="stored bytes of dead letters, in all"
+    )
+
+
+class UpstreamSettings(_Table):
+    """Where batches go."""
+
+    url: UpstreamUrl = Field(
+        default="https://app.outlit.ai",
+        description="Outlit's address; /api/i/v1/{publicKey}/events is appended",
+    )
+
+
+class MetricsSettings(_Table):
+    """How much the metrics tell apart."""
+
+    max_key_labels: Whole = Field(
+        default=20,
+        ge=0,
+        le=1_000,
+        description="public keys that metrics name one by one; the rest are `other`",
+    )
+
+
+class LogSettings(_Table):
+    """Logs, which go to stderr."""
+
+    format: Literal["auto", "json", "text"] = Field(
+        default="auto", description="auto: text on a terminal, JSON elsewhere"
+    )
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="the least severe lines that are written"
+    )
+
+
+class Settings(_Table):
+    """All settings of one process. `load` makes it from sources; ``Settings()`` is the defaults."""
+
+    front: FrontSettings = FrontSettings()
+    ops: OpsSettings = OpsSettings()
+    buffer: BufferSettings = BufferSettings()
+    delivery: DeliverySettings = DeliverySettings()
+    dead: DeadSettings = DeadSettings()
+    upstream: UpstreamSettings = UpstreamSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    log: LogSettings = LogSettings()
+
+    _given: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _listeners_apart(self) -> Self:
+        if self.front.listen == self.ops.listen and self.front.listen.port != 0:
+            raise Clash(
+                f"ops.listen is {self.ops.listen}, as front.listen is: give operations a port of its own",
+                "ops.listen",
+                "front.listen",
+            )
+        return self
+
+    def model_post_init(self, context: object) -> None:
+        """Keep the origins that `load` passes as validation context."""
+        if isinstance(context, Mapping):
+            self._given = dict(context)
+
+    @property
+    def origins(self) -> Mapping[str, str]:
+        """Whence each value: "default", "file /x.toml", "environment OUTLIT_PROXY_…" or "flag --…"."""
+        return MappingProxyType(
+            {setting.name: self._given.get(setting.name, "default") for setting in SETTINGS}
+        )
+
+    def effective(self) -> dict[str, object]:
+        """Each setting's value as an operator would write it, in the order of SETTINGS.
+
+        Texts, numbers, lists and dicts only; a secret is "***", one that is not set None.
+        """
+        return {
+            setting.name: setting.shown(getattr(getattr(self, setting.table), setting.attribute))
+            for setting in SETTINGS
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What is known about one setting without its value; flags, environment names and docs come from it.
+
+    `choices` is empty unless the value is one of a few words. `bounds` is a sentence's part, or "".
+    """
+
+    table: str
+    key: str
+    attribute: str
+    kind: Kind
+    choices: tuple[str, ...]
+    bounds: str
+    default: object
+    meaning: str
+
+    @property
+    def name(self) -> str:
+        """The dotted name, as in `front.max_body`."""
+        return f"{self.table}.{self.key}"
+
+    @property
+    def variable(self) -> str:
+        return f"OUTLIT_PROXY_{self.table}_{self.key}".upper()
+
+    @property
+    def flag(self) -> str:
+        """The flag. A secret has none: command lines are seen by every user of the machine."""
+        return f"--{self.table}-{self.key}".replace("_", "-")
+
+    @property
+    def secret(self) -> bool:
+        return self.kind.name == "secret"
+
+    @property
+    def is_json(self) -> bool:
+        """A list or a table: written as JSON in the environment and in flags."""
+        return self.kind.example is not None
+
+    @property
+    def type(self) -> str:
+        return " | ".join(self.choices) or self.kind.name
+
+    @property
+    def default_text(self) -> str:
+        """The default as a TOML value, or "none"."""
+        return "none" if self.default is None else toml_text(self.shown(self.default))
+
+    def shown(self, value: object) -> object:
+        if self.secret:
+            return None if value is None else "***"
+        return self.kind.show(value)
+
+
+def _bounds(field: FieldInfo, show: Callable[..., object]) -> str:
+    """Read the bounds off a field, as in "1KB to 1GB" or "more than 0, at most 1"; "" if it has none."""
+    low = high = ""
+    for rule in field.metadata:
+        match rule:
+            case annotated_types.Ge(ge=bound):
+                low = f"{show(bound)} to "
+            case annotated_types.Gt(gt=bound):
+                low = f"more than {show(bound)}, at most "
+            case annotated_types.Le(le=bound):
+                high = f"{show(bound)}"
+    return f"{low}{high}"
+
+
+def _settings() -> Iterator[Setting]:
+    for table, model in Settings.model_fields.items():
+        for attribute, field in type(model.default).model_fields.items():
+            kind = next((rule for rule in field.metadata if isinstance(rule, Kind)), Kind("one of", as_it_is))
+            yield Setting(
+                table=table,
+                key=str(field.validation_alias or attribute),
+                attribute=attribute,
+                kind=kind,
+                choices=get_args(field.annotation) if kind.name == "one of" else (),
+                bounds=_bounds(field, kind.show),
+                default=field.default,
+                meaning=field.description or "",
+            )
+
+
+SETTINGS: tuple[Setting, ...] = tuple(_settings())

@@ -1,0 +1,178 @@
+"""What operators write, what it becomes, and how it is written back."""
+
+import re
+from ipaddress import ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.settings import ListenAddress
+from proxy.settings.values import (
+    parse_buffer_url,
+    parse_duration,
+    parse_listen,
+    parse_network,
+    parse_number,
+    parse_origin,
+    parse_path_prefix,
+    parse_public_key,
+    parse_size,
+    parse_token,
+    parse_upstream_url,
+    parse_whole,
+    show_duration,
+    show_size,
+)
+
+TAKEN = [
+    (parse_duration, "250ms", 0.25),
+    (parse_duration, "1s", 1.0),
+    (parse_duration, "1.5h", 5_400.0),
+    (parse_duration, "10m", 600.0),
+    (parse_duration, "72h", 259_200.0),
+    (parse_duration, "30d", 2_592_000.0),
+    (parse_duration, "0s", 0.0),
+    (parse_size, "1MB", 1_000_000),
+    (parse_size, "1MiB", 1_048_576),
+    (parse_size, "1mb", 1_000_000),
+    (parse_size, "1.5GB", 1_500_000_000),
+    (parse_size, "1500", 1_500),
+    (parse_size, "12B", 12),
+    (parse_size, 4_096, 4_096),
+    (parse_listen, "127.0.0.1:8080", ListenAddress("127.0.0.1", 8080)),
+    (parse_listen, "[::1]:8080", ListenAddress("::1", 8080)),
+    (parse_listen, ":8080", ListenAddress("", 8080)),
+    (parse_listen, "localhost:0", ListenAddress("localhost", 0)),
+    (parse_network, "10.0.0.0/8", ip_network("10.0.0.0/8")),
+    (parse_network, "fd00::/8", ip_network("fd00::/8")),
+    (parse_network, "192.0.2.7", ip_network("192.0.2.7/32")),
+    (parse_network, "192.0.2.7/32", ip_network("192.0.2.7/32")),
+    (parse_public_key, "pk_a", "pk_a"),
+    (parse_public_key, "pk_" + "aZ0_-" * 12 + "1234", "pk_" + "aZ0_-" * 12 + "1234"),
+    (parse_path_prefix, "/api/i/v1", "/api/i/v1"),
+    (parse_path_prefix, "/c", "/c"),
+    (parse_origin, "*", "*"),
+    (parse_origin, "https://www.example.com", "https://www.example.com"),
+    (parse_origin, "http://localhost:3000", "http://localhost:3000"),
+    (parse_origin, "http://[::1]:3000", "http://[::1]:3000"),
+    (parse_origin, "capacitor://localhost", "capacitor://localhost"),
+    (parse_upstream_url, "https://app.outlit.ai", "https://app.outlit.ai"),
+    (parse_upstream_url, "https://app.outlit.ai/", "https://app.outlit.ai"),
+    (parse_upstream_url, "http://127.0.0.1:9300/base/", "http://127.0.0.1:9300/base"),
+    (parse_upstream_url, "http://[::1]:9300", "http://[::1]:9300"),
+    (parse_buffer_url, "sqlite:///data/x.db", "sqlite:///data/x.db"),
+    (parse_buffer_url, "sqlite:////data/x.db", "sqlite:////data/x.db"),
+    (parse_whole, "12", 12),
+    (parse_number, "0.5", 0.5),
+    (parse_number, 1, 1.0),
+]
+
+
+@pytest.mark.parametrize(("parse", "text", "value"), TAKEN)
+def test_is_taken(parse, text, value):
+    assert parse(text) == value
+
+
+REFUSED = [
+    (parse_duration, "5", 'needs a unit: write "5s"'),
+    (parse_duration, "1h30m", "not a duration"),
+    (parse_duration, "-1s", "not a duration"),
+    (parse_duration, "1 s", "not a duration"),
+    (parse_duration, "", "not a duration"),
+    (parse_duration, "٣s", "not a duration"),
+    (parse_size, "10 megs", "not a size"),
+    (parse_size, "1M", "not a size"),
+    (parse_size, "1.5", "not a whole number of bytes"),
+    (parse_size, "1.0001KB", "not a whole number of bytes"),
+    (parse_size, 1.0, "not a size"),
+    (parse_size, True, "not a size"),
+    (parse_listen, "8080", 'write "127.0.0.1:8080"'),
+    (parse_listen, "::1:8080", r'"\[::1\]:8080"'),
+    (parse_listen, "[::g]:8080", "not an IP address"),
+    (parse_listen, "127.0.0.256:8080", "not an IP address"),
+    (parse_listen, "127.0.0.1:65536", "no such port"),
+    (parse_listen, "http://x:80", "not an address"),
+    (parse_listen, "a b:80", "not a host name"),
+    (parse_listen, 8080, "not an address"),
+    (parse_network, "10.0.0.5/8", 'write "10.0.0.0/8", or "10.0.0.5"'),
+    (parse_network, "10.0.0.0/33", "not a range"),
+    (parse_network, "load-balancer", "not a range"),
+    (parse_network, 10, "not a range"),
+    (parse_public_key, "sk_a", "not a public key"),
+    (parse_public_key, "pk_", "not a public key"),
+    (parse_public_key, "pk_" + "a" * 65, "not a public key"),
+    (parse_public_key, "pk_a\n", "not a public key"),
+    (parse_path_prefix, "", "not a path prefix"),
+    (parse_path_prefix, "/", "not a path prefix"),
+    (parse_path_prefix, "t", "not a path prefix"),
+    (parse_path_prefix, "/t/", "not a path prefix"),
+    (parse_path_prefix, "/a/../b", "not a path prefix"),
+    (parse_path_prefix, "/{key}", "not a path prefix"),
+    (parse_origin, "www.example.com", "not an origin"),
+    (parse_origin, "https://www.example.com/", "not an origin"),
+    (parse_origin, "https://*.example.com:99999", "not an origin"),
+    (parse_origin, "https://WWW.example.com", 'write "https://www.example.com"'),
+    (parse_origin, "https://www.example.com:443", 'write "https://www.example.com"'),
+    (parse_origin, "https://bücher.example", "in ASCII"),
+    (parse_upstream_url, "app.outlit.ai", "not an http or https URL"),
+    (parse_upstream_url, "ftp://app.outlit.ai", "not an http or https URL"),
+    (parse_upstream_url, "https://", "no proper host"),
+    (parse_upstream_url, "https://a b", "not a URL"),
+    (parse_upstream_url, "https://x:port", "not a URL"),
+    (parse_upstream_url, "https://[::1", "not a URL"),
+    (parse_upstream_url, "https://x?", "query or fragment"),
+    (parse_upstream_url, "https://x#", "query or fragment"),
+    (parse_upstream_url, "https://user:pass@x", "user or password"),
+    (parse_buffer_url, "redis://:pass@h", "redis:// is not in this version"),
+    (parse_buffer_url, "rediss://h", "only the embedded buffer"),
+    (parse_buffer_url, "redis+sentinel://h", "only the embedded buffer"),
+    (parse_buffer_url, "postgres://h", "not the URL of a buffer"),
+    (parse_buffer_url, "data/x.db", "not the URL of a buffer"),
+    (parse_buffer_url, "sqlite://data/x.db", "not the URL of a buffer"),
+    (parse_buffer_url, "sqlite:///", "not the URL of a buffer"),
+    (parse_buffer_url, "sqlite:///x.db?mode=ro", "not the URL of a buffer"),
+    (parse_buffer_url, "sqlite:///data/", "names no file"),
+    (parse_buffer_url, "sqlite:///:memory:", "must be kept"),
+    (parse_token, "ok_" + "a" * 20, 'must not begin with "ok_"'),
+    (parse_token, "short", "8 to 512 characters"),
+    (parse_token, "a" * 513, "8 to 512 characters"),
+    (parse_token, "with a space", "visible ASCII"),
+    (parse_token, 12_345_678, "not a text"),
+    (parse_whole, True, "not a whole number"),
+    (parse_whole, 1.0, "not a whole number"),
+    (parse_whole, "1e3", "not a whole number"),
+    (parse_number, True, "not a number"),
+    (parse_number, float("nan"), "not a number"),
+    (parse_number, "inf", "not a number"),
+]
+
+
+@pytest.mark.parametrize(("parse", "text", "problem"), REFUSED)
+def test_is_refused_with_a_remedy(parse, text, problem):
+    with pytest.raises(ValueError, match=problem) as refusal:
+        parse(text)
+    assert re.search(r"write|make|must", str(refusal.value))
+
+
+@given(st.integers(0, 10**14))
+def test_a_size_that_is_shown_is_the_size_that_was_given(size):
+    assert parse_size(show_size(size)) == size
+
+
+@given(st.integers(0, 10**9))
+def test_a_duration_that_is_shown_is_the_duration_that_was_given(milliseconds):
+    assert parse_duration(show_duration(milliseconds / 1_000)) == milliseconds / 1_000
+
+
+@pytest.mark.parametrize(
+    ("address", "text"),
+    [
+        (ListenAddress("::1", 80), "[::1]:80"),
+        (ListenAddress("", 80), ":80"),
+        (ListenAddress("a", 80), "a:80"),
+    ],
+)
+def test_a_listen_address_is_shown_as_it_is_written(address, text):
+    assert str(address) == text
+    assert parse_listen(text) == address
