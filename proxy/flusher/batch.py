@@ -1,0 +1,51 @@
+"""A batch: the head of a queue as one upstream request. Pure."""
+
+from dataclasses import dataclass
+
+from proxy.buffer import Head
+from proxy.lanes import Lane, lane_id
+from proxy.ledger import Underfull
+from proxy.wire.limits import EVENTS_PER_REQUEST, REQUEST_BYTES
+from proxy.wire.request import body_bytes, body_of
+
+
+class LaneFault(Exception):
+    """An event at the head is not of the lane that its header says: it must not be sent under it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The events of one upstream request: `events` from the head of a queue, all of one lane."""
+
+    lane: Lane
+    body: bytes
+    events: int
+    underfull: Underfull | None
+
+
+def batch_of(head: Head, max_events: int) -> Batch:
+    """The longest prefix of `head` that one request can carry.
+
+    Raises LaneFault where an entry does not carry the header's lane id: the last check before events of
+    two visitors could leave under one envelope.
+    """
+    lane_of_header = lane_id(head.header)
+    if any(event.lane != lane_of_header for event in head.events):
+        raise LaneFault
+    lane = Lane.of_header(head.header)
+    texts = [event.text for event in head.events[:EVENTS_PER_REQUEST]]
+    size = body_bytes(lane.envelope, sum(map(len, texts)), len(texts))
+    more = head.more
+    # One event alone always fits: the front refuses what no request could carry.
+    while size > REQUEST_BYTES and len(texts) > 1:
+        size -= len(texts.pop()) + 1
+        more = "bytes"
+    return Batch(lane, body_of(lane.envelope, texts), len(texts), _underfull(len(texts), max_events, more))
+
+
+def _underfull(events: int, max_events: int, more: str) -> Underfull | None:
+    if events >= EVENTS_PER_REQUEST:
+        return None
+    if events >= max_events:
+        return Underfull.LIMIT
+    return {"lane": Underfull.LANE, "bytes": Underfull.BYTES}.get(more, Underfull.LINGER)

@@ -1,0 +1,125 @@
+"""One POST to the Ingest API: a batch out, an answer back, or none and the word whether it may have arrived.
+
+Nothing here decides what an answer means. The HTTP client's habits that would harm are off: it follows no
+redirect (a POST would become a GET to wherever it points), keeps no cookies, adds no User-Agent, reads a
+bounded part of the answer, and waits no longer than it is told.
+"""
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+import aiohttp
+from tenacity import AsyncRetrying, retry_if_result, stop_after_attempt, wait_random_exponential
+from yarl import URL
+
+from proxy.lanes import Lane
+from proxy.wire.answers import Answer, NoAnswer
+from proxy.wire.limits import PublicKey
+from proxy.wire.rate_headers import read_rate_headers
+from proxy.wire.request import events_path
+
+MAX_ANSWER_BYTES = 65_536
+"""How much of an answer is read: an error for each of 100 events with room; the rest is not waited for."""
+
+_KEEPALIVE_S = 4.0
+"""Idle connections are closed before common servers close theirs (5 s and more): a request sent into a
+closing connection may have arrived, and would be counted ambiguous for nothing."""
+
+_CONNECT_ATTEMPTS = 3
+_DNS_TTL_S = 30
+
+
+class Upstream:
+    """The way to one Ingest API. An async context manager; `post` may be called from many tasks at once."""
+
+    def __init__(self, url: str, *, timeout_s: float, connections: int) -> None:
+        self._url = url.rstrip("/")
+        self._timeout_s = timeout_s
+        self._connections = connections
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=self._connections, keepalive_timeout=_KEEPALIVE_S, ttl_dns_cache=_DNS_TTL_S
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
+            auto_decompress=False,
+            trust_env=False,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def post(self, key: PublicKey, lane: Lane, body: bytes) -> Answer | NoAnswer:
+        """Send one batch. Within the time-out a connection is tried again as long as nothing was sent."""
+        deadline = asyncio.get_running_loop().time() + self._timeout_s
+        url = URL(self._url + events_path(key), encoded=True)
+        of_client = {
+            "X-Forwarded-For": lane.client_ip,
+            "User-Agent": lane.user_agent,
+            "Origin": lane.origin,
+        }
+        headers = {name: value for name, value in of_client.items() if value is not None}
+        headers["Content-Type"] = "application/json"
+        attempts = AsyncRetrying(
+            stop=stop_after_attempt(_CONNECT_ATTEMPTS),
+            wait=wait_random_exponential(multiplier=0.05, max=0.5),
+            retry=retry_if_result(_was_not_sent),
+            retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
+        )
+        return await attempts(self._attempt, url, headers, body, deadline)
+
+    async def _attempt(
+        self, url: URL, headers: dict[str, str], body: bytes, deadline: float
+    ) -> Answer | NoAnswer:
+        if self._session is None:
+            raise RuntimeError("Upstream is an async context manager")
+        left_s = deadline - asyncio.get_running_loop().time()
+        if left_s <= 0:
+            return NoAnswer(may_have_arrived=False, error="no time left to connect")
+        try:
+            response = await self._session.post(
+                url,
+                data=body,
+                headers=headers,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=left_s),
+            )
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            return NoAnswer(may_have_arrived=False, error=_described(error))
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            return NoAnswer(may_have_arrived=True, error=_described(error))
+        return await _read(response)
+
+
+async def _read(response: aiohttp.ClientResponse) -> Answer:
+    """The answer, with as much of its body as comes in time and fits."""
+    body = bytearray()
+    try:
+        while len(body) < MAX_ANSWER_BYTES and (
+            part := await response.content.read(MAX_ANSWER_BYTES - len(body))
+        ):
+            body += part
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        response.close()  # the status came, and it decides
+    else:
+        if response.content.at_eof():
+            response.release()
+        else:
+            response.close()
+    return Answer(response.status, read_rate_headers(response.headers), bytes(body))
+
+
+def _was_not_sent(outcome: Answer | NoAnswer) -> bool:
+    return isinstance(outcome, NoAnswer) and not outcome.may_have_arrived
+
+
+def _described(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
