@@ -1,0 +1,305 @@
+"""The listener for clients: from bytes on a socket to `ingest`, and its answer back.
+
+It stands before the open internet. What aiohttp leaves open is bounded here: the time for headers and for a
+body, the bodies in memory, the connections. Every answer is JSON with an `X-Request-Id`, also to what is no
+HTTP; none repeats what came in but a checked Origin and request id.
+"""
+
+import asyncio
+import re
+from typing import Any
+from urllib.parse import unquote
+
+import structlog
+import uuid_utils
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web_protocol import RequestHandler
+
+from proxy.front.admission import Body, NoRoom, Room
+from proxy.front.client_ip import ClientIp
+from proxy.front.cors import Cors
+from proxy.front.headers import clean_header
+from proxy.front.inflate import BodyRefused, BodyTooLarge, MalformedBody, UnsupportedEncoding, inflate
+from proxy.front.ingest import Ingest, Sender
+from proxy.metrics import Metrics
+from proxy.settings import FrontSettings
+from proxy.wire.answers import ClientAnswer, Code, refused
+from proxy.wire.limits import PublicKey, public_key
+
+KEEPALIVE_S = 75.0
+"""Idle connections stay open longer than those of the usual load balancers (60 s): who closes first must
+be the side that sends."""
+
+MAX_HEADER_BYTES = 65_536
+"""Of one header line: beacons carry the site's cookies, which may be large."""
+
+LINGERING_S = 2.0
+"""How long a refused body is read on, so that its sender sees the answer instead of a reset."""
+
+RETRY_AFTER_S = 5
+"""What 429 and 503 ask for."""
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._=+/-]{1,128}\Z")
+_SLASHES = re.compile(r"/{2,}")
+_AUTHORITY = re.compile(r"\Ahttps?://[^/]*", re.IGNORECASE)
+_LARGE_BYTES = 64_000
+"""Compressed bodies from this size on are inflated on another thread."""
+
+
+_BODY_CODES: dict[type[BodyRefused], Code] = {
+    BodyTooLarge: Code.BODY_TOO_LARGE,
+    UnsupportedEncoding: Code.UNSUPPORTED_ENCODING,
+    MalformedBody: Code.MALFORMED_BODY,
+}
+
+
+class _Refused(Exception):
+    """A request that ends here, with its answer."""
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(message)
+        self.answer = refused(code, message)
+        self.code = code
+
+
+class Front:
+    """Answers clients' requests. `server` is what a site listens with."""
+
+    def __init__(self, settings: FrontSettings, ingest: Ingest, metrics: Metrics) -> None:
+        self._settings = settings
+        self._ingest = ingest
+        self._metrics = metrics
+        self._cors = Cors(settings.allowed_origins)
+        self._client_ip = ClientIp(settings.trusted_proxies, settings.client_ip)
+        self._room = Room(settings.max_pending_bytes, metrics.pending_bytes)
+        self._keys = frozenset(settings.public_keys)
+        # A client whose apiHost is a path of the page's own site (`/c`) posts below that path.
+        prefixes = "|".join(map(re.escape, settings.path_prefixes))
+        self._route = re.compile(rf"(?:/.*)?(?:{prefixes})/([^/]*)/events/?\Z")
+        self._warned_of_untrusted = False
+        self._log = structlog.get_logger("front")
+
+    def server(self) -> web.Server:
+        """A protocol factory for sockets; made inside a running loop."""
+        return _Server(self, self._metrics, self._settings)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request."""
+        origin = clean_header(request.headers.get("Origin"))
+        if request.method == "OPTIONS":
+            return self.respond(request, None, self._preflight(request, origin))
+        headers = self._cors.answer_headers(origin)
+        with self._metrics.http_seconds.time():
+            try:
+                answer = await self._taken(request, origin)
+            except _Refused as refusal:
+                self._metrics.refused[refusal.code].inc()
+                answer = refusal.answer
+        if answer.status == 405:
+            headers["Allow"] = "POST, OPTIONS"
+        return self.respond(request, answer, headers)
+
+    def respond(
+        self, request: web.BaseRequest, answer: ClientAnswer | None, headers: dict[str, str]
+    ) -> web.Response:
+        """The response of an answer, counted. No answer: 204."""
+        given = request.headers.get("X-Request-Id", "")
+        headers["Server"] = "outlit-proxy"
+        headers["X-Request-Id"] = given if _REQUEST_ID.match(given) else str(uuid_utils.uuid7())
+        if answer is None:
+            self._metrics.http_requests["204"].inc()
+            return web.Response(status=204, headers=headers)
+        if answer.status in (429, 503):
+            headers["Retry-After"] = str(RETRY_AFTER_S)
+        self._metrics.http_requests[str(answer.status)].inc()
+        return web.Response(
+            status=answer.status, body=answer.body, headers=headers, content_type="application/json"
+        )
+
+    # -- a post ----------------------------------------------------------------------------------------
+
+    async def _taken(self, request: web.BaseRequest, origin: str | None) -> ClientAnswer:
+        key = self._key(request)
+        if request.method != "POST":
+            raise _Refused(Code.METHOD_NOT_ALLOWED, "post events here")
+        if not self._cors.is_allowed(origin):
+            raise _Refused(Code.ORIGIN_NOT_ALLOWED, "this Origin may not post here")
+        sender = Sender(self._address(request), clean_header(request.headers.get("User-Agent")), origin)
+        with Body(self._room) as held:
+            body = await self._body(request, held)
+            answer = await self._ingest.take(key, body, sender)
+        if answer.code is not None:
+            self._metrics.refused[answer.code].inc()
+        return answer
+
+    def _key(self, request: web.BaseRequest) -> PublicKey:
+        path = _AUTHORITY.sub("", request.raw_path.partition("?")[0], count=1)
+        match = self._route.match(_SLASHES.sub("/", path))
+        if match is None:
+            raise _Refused(Code.NOT_FOUND, "nothing here; events are posted to …/{publicKey}/events")
+        key = public_key(unquote(match[1]))  # the 3.0.0 clients encode it
+        if key is None:
+            raise _Refused(Code.KEY_NOT_ALLOWED, "this is no public key: it begins with pk_")
+        if self._keys and key not in self._keys:
+            raise _Refused(Code.KEY_NOT_ALLOWED, "this public key may not post here")
+        return key
+
+    def _address(self, request: web.BaseRequest) -> str | None:
+        found = self._client_ip.find(
+            request.remote,
+            request.headers.getall("X-Forwarded-For", ()),
+            request.headers.getall("Forwarded", ()),
+        )
+        if found.junk:
+            self._metrics.junk.inc()
+        if found.untrusted_headers:
+            self._metrics.untrusted.inc()
+            if not self._warned_of_untrusted:
+                self._warned_of_untrusted = True
+                self._log.warning(
+                    "forwarding headers of a peer that is not trusted are ignored: if it is your load balancer,"
+                    " add it to front.trusted_proxies, or all visitors seem to be in one place",
+                    peer=request.remote,
+                )
+        return found.address
+
+    async def _body(self, request: web.BaseRequest, held: Body) -> bytes:
+        limit = self._settings.max_body_bytes
+        if request.content_length is not None and request.content_length > limit:
+            raise _Refused(Code.BODY_TOO_LARGE, f"the body is larger than {limit} bytes")
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0
+        try:
+            body = await self._read(request, held, limit)
+            coding = ", ".join(request.headers.getall("Content-Encoding", ()))
+            if not coding:
+                return body
+            # What comes out is not known before; the bound holds for it as for a plain body. Alone, any fits.
+            held.grow_to(min(len(body) + limit, self._settings.max_pending_bytes))
+            if len(body) < _LARGE_BYTES:
+                return inflate(body, coding, limit)
+            return await asyncio.to_thread(inflate, body, coding, limit)
+        except NoRoom:
+            raise _Refused(Code.OVERLOADED, "too much is being sent at once: send it again later") from None
+        except TimeoutError:
+            raise _Refused(Code.REQUEST_TIMEOUT, "the body did not come in time") from None
+        except BodyRefused as error:
+            raise _Refused(_BODY_CODES[type(error)], str(error)) from None
+        except (web.RequestPayloadError, ConnectionError):
+            raise _Refused(Code.MALFORMED_REQUEST, "the body ended before its end") from None
+
+    async def _read(self, request: web.BaseRequest, held: Body, limit: int) -> bytes:
+        content = request.content
+        parts: list[bytes] = []
+        size = 0
+        held.grow_to(request.content_length or 0)
+        async with asyncio.timeout(self._settings.body_timeout_s):
+            while part := await content.readany():
+                size += len(part)
+                if size > limit:
+                    raise _Refused(Code.BODY_TOO_LARGE, f"the body is larger than {limit} bytes")
+                held.grow_to(size)
+                parts.append(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _preflight(self, request: web.BaseRequest, origin: str | None) -> dict[str, str]:
+        return self._cors.preflight_headers(
+            origin,
+            request.headers.get("Access-Control-Request-Headers"),
+            request.headers.get("Access-Control-Request-Private-Network"),
+        )
+
+
+class _Server(web.Server):
+    """aiohttp's low-level server with our connection: there are two routes, and no framework between."""
+
+    def __init__(self, front: Front, metrics: Metrics, settings: FrontSettings) -> None:
+        super().__init__(front.handle)
+        self.front = front
+        self.metrics = metrics
+        self.settings = settings
+
+    def __call__(self) -> RequestHandler:
+        return _Connection(
+            self,
+            loop=self._loop,
+            keepalive_timeout=KEEPALIVE_S,
+            lingering_time=LINGERING_S,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+            auto_decompress=False,
+            access_log=None,
+        )
+
+
+class _Connection(RequestHandler):
+    """A connection whose headers must come in time, and whose errors are answered in JSON and counted."""
+
+    __slots__ = ("_header_timer", "_server")
+
+    def __init__(self, server: _Server, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._server = server
+        self._header_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if len(self._server.connections) > self._server.settings.max_connections:
+            self._server.metrics.connections_refused.inc()
+            self.force_close()
+        else:
+            self._expect_headers()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._headers_came()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # A waiter that still waits has got no whole request from all that came: headers are on their way.
+        if self._is_waiting():
+            self._expect_headers()
+        else:
+            self._headers_came()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002  # it may repeat what came in
+    ) -> web.StreamResponse:
+        front = self._server.front
+        if status == 400 or isinstance(exc, HttpProcessingError):
+            code, text = Code.MALFORMED_REQUEST, "this is no valid HTTP request"
+        else:
+            code, text = Code.INTERNAL, "an error of the proxy's own; it is logged and counted"
+            structlog.get_logger("front").error("a request failed", exc_info=exc)
+        if request.writer.output_size > 0:
+            raise ConnectionError("part of an answer was sent already")
+        self._server.metrics.refused[code].inc()
+        response = front.respond(request, refused(code, text), {})
+        response.force_close()
+        return response
+
+    def _is_waiting(self) -> bool:
+        waiter = self._waiter
+        return waiter is not None and not waiter.done()
+
+    def _expect_headers(self) -> None:
+        if self._header_timer is None:
+            loop = asyncio.get_running_loop()
+            self._header_timer = loop.call_later(self._server.settings.header_timeout_s, self._headers_late)
+
+    def _headers_came(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def _headers_late(self) -> None:
+        self._header_timer = None
+        if self._is_waiting():
+            self._server.metrics.refused[Code.REQUEST_TIMEOUT].inc()
+            self.force_close()
