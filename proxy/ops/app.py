@@ -1,0 +1,107 @@
+"""The routes of the operations listener."""
+
+import hmac
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+
+import orjson
+from aiohttp import web
+
+from proxy.buffer import Buffer
+from proxy.ledger import Books
+from proxy.metrics import Metrics
+from proxy.ops.bookkeeper import Bookkeeper
+from proxy.ops.health import Health, checks
+
+_BUFFER = web.AppKey("buffer", Buffer)
+_BOOKS = web.AppKey("books", Bookkeeper)
+_METRICS = web.AppKey("metrics", Metrics)
+_HEALTH = web.AppKey("health", Health)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def make_app(
+    buffer: Buffer, books: Bookkeeper, metrics: Metrics, health: Health, token: str | None
+) -> web.Application:
+    """The operations listener. Without `token` everything that needs one is off."""
+    app = web.Application(middlewares=[_errors_in_json])
+    app[_BUFFER], app[_BOOKS], app[_METRICS], app[_HEALTH] = buffer, books, metrics, health
+    guarded = _guard(token)
+    app.add_routes(
+        [
+            web.get("/metrics", _metrics),
+            web.get("/livez", _livez),
+            web.get("/readyz", _readyz),
+            web.get("/startupz", _startupz),
+            web.get("/ledger", guarded(_ledger)),
+        ]
+    )
+    return app
+
+
+async def _metrics(request: web.Request) -> web.Response:
+    await request.app[_BOOKS].show()
+    body, content_type = request.app[_METRICS].exposition(request.headers.get("Accept", ""))
+    return web.Response(body=body, headers={"Content-Type": content_type})
+
+
+async def _livez(_request: web.Request) -> web.Response:
+    return web.Response(text="ok\n")
+
+
+async def _startupz(request: web.Request) -> web.Response:
+    started = request.app[_HEALTH].started
+    return web.Response(status=200 if started else 503, text="ok\n" if started else "starting\n")
+
+
+async def _readyz(request: web.Request) -> web.Response:
+    found = await checks(request.app[_HEALTH], request.app[_BUFFER])
+    ready = all(word == "ok" for word in found.values())
+    text = "ok\n" if ready else "not ready\n"
+    if "verbose" in request.query or not ready:
+        text = "".join(f"{name}: {word}\n" for name, word in found.items()) + text
+    return web.Response(status=200 if ready else 503, text=text)
+
+
+async def _ledger(request: web.Request) -> web.Response:
+    figures = await request.app[_BOOKS].show(recount=True)
+    total = sum((of.books for of in figures.values()), Books())
+    return _json({"keys": {key: asdict(of.books) for key, of in figures.items()}, "total": asdict(total)})
+
+
+def _guard(token: str | None) -> Callable[[Handler], Handler]:
+    """Lets only holders of the token through; compared in constant time."""
+    wanted = None if token is None else f"Bearer {token}".encode()
+
+    def guarded(handler: Handler) -> Handler:
+        async def checked(request: web.Request) -> web.StreamResponse:
+            if wanted is None:
+                return _json({"error": "off: set ops.token to use this"}, status=403)
+            given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+            if not hmac.compare_digest(given, wanted):
+                return _json(
+                    {"error": "give ops.token: Authorization: Bearer <token>"},
+                    status=401,
+                    headers={"WWW-Authenticate": "Bearer"},
+                )
+            return await handler(request)
+
+        return checked
+
+    return guarded
+
+
+@web.middleware
+async def _errors_in_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
+        return _json({"error": error.reason.lower()}, status=error.status, headers=allow)
+
+
+def _json(value: object, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(
+        status=status, body=orjson.dumps(value) + b"\n", content_type="application/json", headers=headers
+    )

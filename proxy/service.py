@@ -1,0 +1,188 @@
+"""The one place that builds every room, starts them, watches them, and stops them in order.
+
+Stopped in the order in which an event walks: not ready, no new connections, requests that were read are
+answered, the flusher finishes what is in flight (or all that is held), then the buffer; the operations
+listener closes last. Every long-lived task is in one task group: one that dies takes the process down.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import structlog
+from aiohttp import web
+
+from proxy import __version__
+from proxy.buffer import Buffer, Quota, Terms
+from proxy.buffer.sqlite import OpenRefused, SqliteBuffer
+from proxy.flusher import Flusher
+from proxy.front import Front, Ingest
+from proxy.metrics import Metrics
+from proxy.ops import Bookkeeper, Health, make_app
+from proxy.settings import ListenAddress, Settings
+from proxy.upstream import Upstream
+
+_OPS_SHUTDOWN_S = 2.0
+_OPS_KEEPALIVE_S = 75.0
+
+
+class StartRefused(Exception):
+    """The process cannot start; the message is one line with the remedy."""
+
+
+class BufferBroke(Exception):
+    """Storage failed. What was acknowledged is in the file; the next start recovers it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Where a started service listens."""
+
+    front_url: str
+    ops_url: str
+
+
+class Service:
+    """One process: front, flusher and operations around one buffer."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._log = structlog.get_logger("service")
+        self._health = Health()
+
+    async def run(
+        self, stop: asyncio.Event, on_start: Callable[[Running], None] = lambda _running: None
+    ) -> None:
+        """Serve until `stop` is set, then stop in order within `delivery.grace`.
+
+        Raises StartRefused, or a group with what a task died of.
+        """
+        settings = self._settings
+        async with AsyncExitStack() as rooms:
+            metrics = Metrics(settings.metrics.max_key_labels)
+            buffer = await self._open_buffer()
+            rooms.push_async_callback(buffer.close)
+            books = Bookkeeper(buffer, metrics)
+            token = settings.ops.token
+            ops = web.AppRunner(
+                make_app(buffer, books, metrics, self._health, token.get_secret_value() if token else None),
+                access_log=None,
+                keepalive_timeout=_OPS_KEEPALIVE_S,
+                shutdown_timeout=_OPS_SHUTDOWN_S,
+            )
+            rooms.push_async_callback(ops.cleanup)
+            ops_url = await _listen(ops, settings.ops.listen, "ops.listen")
+            upstream = await rooms.enter_async_context(
+                Upstream(
+                    settings.upstream.url,
+                    timeout_s=settings.delivery.timeout_s,
+                    connections=settings.delivery.in_flight,
+                )
+            )
+            flusher = Flusher(
+                buffer,
+                upstream,
+                metrics,
+                in_flight=settings.delivery.in_flight,
+                timeout_s=settings.delivery.timeout_s,
+                lease_s=settings.delivery.lease_s,
+            )
+            ingest = Ingest(
+                buffer, metrics, max_events=settings.front.max_events, unknown=settings.front.unknown
+            )
+            front = web.ServerRunner(
+                Front(settings.front, ingest, metrics).server(), shutdown_timeout=settings.delivery.grace_s
+            )
+            rooms.push_async_callback(front.cleanup)
+            front_url = await _listen(front, settings.front.listen, "front.listen")
+            async with asyncio.TaskGroup() as tasks:
+                watching = tasks.create_task(_watch(buffer), name="watch the buffer")
+                counting = tasks.create_task(books.run(), name="recount the books")
+                flushing = tasks.create_task(flusher.run(), name="flusher")
+                self._health.started = True
+                running = Running(front_url, ops_url)
+                self._say_what_it_is(running)
+                on_start(running)
+                await stop.wait()
+                self._health.stopping = True
+                self._log.info("stopping", on_exit=settings.delivery.on_exit)
+                await self._stop(front, flusher, flushing)
+                watching.cancel()
+                counting.cancel()
+            held = sum(of.books.held for of in (await buffer.figures()).values())
+            self._log.info("stopped", held=held)
+
+    async def _open_buffer(self) -> Buffer:
+        settings = self._settings
+        quota = settings.front.unknown_key_quota
+        terms = Terms(
+            linger_s=settings.delivery.linger_s,
+            lease_s=settings.delivery.lease_s,
+            limit_per_s=settings.delivery.limit_per_s * settings.delivery.rate_share,
+            dedup_window_s=settings.buffer.dedup_window_s,
+            max_bytes=settings.buffer.max_bytes,
+            max_bytes_per_key=settings.buffer.max_bytes_per_key,
+            dead_max_bytes=settings.dead.max_bytes,
+            # Where keys are listed no other comes as far as the buffer.
+            quota=None if settings.front.public_keys else Quota(quota.queues, quota.keys),
+        )
+        try:
+            return await SqliteBuffer.opened(
+                settings.buffer.path, terms, sync_every_commit=settings.buffer.durability == "always"
+            )
+        except OpenRefused as error:
+            raise StartRefused(str(error)) from error
+
+    async def _stop(self, front: web.ServerRunner, flusher: Flusher, flushing: asyncio.Task[None]) -> None:
+        deadline = asyncio.get_running_loop().time() + self._settings.delivery.grace_s
+        try:
+            async with asyncio.timeout_at(deadline):
+                await front.cleanup()
+                if self._settings.delivery.on_exit == "drain":
+                    await flusher.drain()
+        except TimeoutError:
+            self._log.warning("the grace is over; what is still held stays in the buffer")
+        flusher.stop()
+        await asyncio.wait([flushing], timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
+        if not flushing.done():
+            # Their leases end by themselves; the same events go out again after the next start.
+            self._log.warning("the grace is over; deliveries in flight are given up")
+            flushing.cancel()
+
+    def _say_what_it_is(self, running: Running) -> None:
+        settings = self._settings
+        self._log.info("outlit-proxy", version=__version__)
+        self._log.info("front", url=running.front_url, keys=list(settings.front.public_keys) or "any pk_ key")
+        self._log.info(
+            "operations", url=running.ops_url, administration="on" if settings.ops.token else "off"
+        )
+        self._log.info("buffer", path=str(settings.buffer.path), durability=settings.buffer.durability)
+        self._log.info(
+            "upstream",
+            url=settings.upstream.url,
+            limit_per_s=settings.delivery.limit_per_s,
+            share=settings.delivery.rate_share,
+        )
+
+
+async def _watch(buffer: Buffer) -> None:
+    """Ends, with an error, when the buffer cannot go on."""
+    error = await buffer.failed()
+    raise BufferBroke(f"storage failed: {error}; nothing acknowledged is lost, start again") from error
+
+
+async def _listen(runner: web.BaseRunner, address: ListenAddress, setting: str) -> str:
+    """Listen on `address`. Returns the URL to reach it by. Raises StartRefused."""
+    await runner.setup()
+    site = web.TCPSite(runner, address.host or None, address.port, backlog=1024)
+    try:
+        await site.start()
+    except OSError as error:
+        raise StartRefused(
+            f"{setting}: cannot listen on {address}: {error.strerror}; choose another address"
+        ) from error
+    host, port = runner.addresses[0][:2]
+    if host in ("0.0.0.0", "::"):  # noqa: S104  # compared, not bound
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

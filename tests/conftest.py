@@ -1,0 +1,42 @@
+import io
+import logging
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from proxy import log
+from tests.stack import StartStack, Stack, running_stack
+
+
+@pytest.fixture
+async def start_stack(tmp_path: Path) -> AsyncIterator[StartStack]:
+    """Start a service with settings of the test's own: `await start_stack(front={"max_events": 3})`."""
+    async with AsyncExitStack() as stacks:
+
+        async def started(**tables: Mapping[str, Any]) -> Stack:
+            return await stacks.enter_async_context(running_stack(tmp_path, **tables))
+
+        yield started
+
+
+@pytest.fixture
+async def stack(start_stack: StartStack) -> Stack:
+    """A running service between a client and the sandbox."""
+    return await start_stack()
+
+
+@pytest.fixture
+def logs() -> Iterator[io.StringIO]:
+    """What a process that logs as ours does would write."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    stream = io.StringIO()
+    log.configure("json", "info", stream)
+    yield stream
+    structlog.reset_defaults()
+    root.handlers = handlers
+    root.setLevel(level)
