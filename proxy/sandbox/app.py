@@ -1,0 +1,116 @@
+"""The sandbox as one object: built from its switches, started on an address, stopped."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from aiohttp import web
+
+from proxy.sandbox.answers import ErrorForm
+from proxy.sandbox.control import Control
+from proxy.sandbox.faults import Programme
+from proxy.sandbox.ingest import Ingest
+from proxy.sandbox.outcome import Rules
+from proxy.sandbox.record import EVENTS_BOUND, Record
+from proxy.sandbox.schema import BODY_BYTES_MAX
+from proxy.sandbox.transcript import Transcript
+from proxy.sandbox.window import WINDOWS
+
+LIMIT_PER_S = 100
+"""Requests a second and public key, as published."""
+_HEADER_BYTES_MAX = 65_536
+"""One header. A header that should not have come is to be seen in the record, not lost in a bare 400."""
+_STOP_S = 1.0
+"""For requests in the midst of being answered. Those that a fault holds are let go at once."""
+
+
+class Sandbox:
+    """A stand-in for Outlit's Ingest API, in this process or in one of its own.
+
+    Start it once. `record` and `programme` may be used before, while and after it runs, on its event loop.
+    """
+
+    def __init__(
+        self,
+        *,
+        limit: int = LIMIT_PER_S,
+        window: str = "fixed",
+        strict: bool = False,
+        partial: bool = True,
+        error_form: ErrorForm = "overview",
+        record_file: Path | None = None,
+        record_bound: int = EVENTS_BOUND,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Build it from its switches.
+
+        `limit`: requests a second and public key, at least 1. `window`: a name in `WINDOWS`. `strict`,
+        `partial`, `error_form`: see `Rules`. `record_file`: also append every entry there. `record_bound`:
+        events kept, at least 1. `clock`: Unix seconds; the limit, the record, `Date` and the faults go by it,
+        a fault's latency goes by the event loop. Raises ValueError for what is out of bounds.
+        """
+        if window not in WINDOWS:
+            raise ValueError(f"Unknown window {window!r}: known are {', '.join(WINDOWS)}")
+        self.record = Record(record_bound)
+        self.programme = Programme()
+        self._window = WINDOWS[window](limit)
+        self._rules = Rules(strict=strict, partial=partial, error_form=error_form)
+        self._record_file = record_file
+        self._clock = clock
+        # From start to stop:
+        self._transcript: Transcript | None = None
+        self._ingest: Ingest | None = None
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def url(self) -> str:
+        """Give its address without a path: ``http://127.0.0.1:9300``. Raises RuntimeError unless it runs."""
+        if self._runner is None or not self._runner.addresses:
+            raise RuntimeError("The sandbox is not started")
+        host, port = self._runner.addresses[0][:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        """Return when it listens. Port 0: a free one. Raises OSError for the address or the record's file."""
+        if self._record_file is not None:
+            self._transcript = Transcript(self._record_file)
+        self._ingest = Ingest(
+            window=self._window,
+            rules=self._rules,
+            programme=self.programme,
+            record=self.record,
+            transcript=self._transcript,
+            clock=self._clock,
+        )
+        control = Control(record=self.record, programme=self.programme, clock=self._clock)
+        app = web.Application(client_max_size=BODY_BYTES_MAX)
+        app.add_routes(control.routes())
+        app.router.add_route("*", "/{path:.*}", self._ingest.handle)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            # A sender that gives up ends its hanging request; otherwise they would pile up until the stop.
+            handler_cancellation=True,
+            # A body counts as it was sent: the sandbox must see a compressed one to refuse it.
+            auto_decompress=False,
+            max_field_size=_HEADER_BYTES_MAX,
+            max_line_size=_HEADER_BYTES_MAX,
+            shutdown_timeout=_STOP_S,
+        )
+        try:
+            await self._runner.setup()
+            await web.TCPSite(self._runner, host, port).start()
+        except OSError:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Stop listening, drop what hangs, close the record's file. Does nothing the second time."""
+        if self._ingest is not None:
+            self._ingest.stop()
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+        if self._transcript is not None:
+            await self._transcript.close()
+            self._transcript = None

@@ -1,0 +1,147 @@
+"""What becomes of one request: its answer, the events taken, and what its sender did wrong.
+
+Pure: from a request's values to an `Outcome`, and from there to what a fault makes of it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final
+
+from proxy.sandbox import answers
+from proxy.sandbox.answers import Answer, ErrorForm
+from proxy.sandbox.body import MalformedBodyError, read
+from proxy.sandbox.faults import Fault, What
+from proxy.sandbox.schema import BODY_BYTES_MAX, Path, Problem, events_of, judge
+from proxy.sandbox.sensitive import leaks
+
+
+class ViolationKind(StrEnum):
+    """Whose rule was broken."""
+
+    REQUEST = "request"
+    """The body is too large, no JSON object, compressed, or not declared as JSON; the key is no key."""
+    ENVELOPE = "envelope"
+    EVENT = "event"
+    SENSITIVE = "sensitive"
+    """A secret arrived in a form field or an address."""
+    COOKIE = "cookie"
+    """A visitor's cookies were passed on."""
+    NO_UUID = "no_uuid"
+    """An event without `uuid`: valid on the wire, but whoever retries must send one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One rule of the contract that a request broke, refused for it or not."""
+
+    kind: ViolationKind
+    path: Path
+    """Where in the body; empty for the request itself."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How the service is played where its reference leaves room."""
+
+    strict: bool = False
+    """Refuse unknown fields of events and identities, and unknown event types."""
+    partial: bool = True
+    """Take the good events beside bad ones (207); False: refuse the request for one bad event (400)."""
+    error_form: ErrorForm = "overview"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What becomes of one request."""
+
+    answer: Answer
+    envelope: Mapping[str, object]
+    """The body without `events`; empty where none could be read."""
+    events: tuple[object, ...]
+    """As they arrived, refused ones too."""
+    taken: tuple[int, ...]
+    """Indices into `events`."""
+    violations: tuple[Violation, ...]
+
+
+_NOTHING: Final[Mapping[str, object]] = {}
+
+
+def refused(status: int, message: str, rules: Rules) -> Outcome:
+    """Refuse a request, its events unread."""
+    answer = answers.refused(status, message, (), rules.error_form)
+    return Outcome(answer, _NOTHING, (), (), (Violation(ViolationKind.REQUEST, (), message),))
+
+
+def limited(rules: Rules) -> Outcome:
+    """Refuse a request beyond the limit, unread. No violation: a sender may find the limit by trying."""
+    answer = answers.refused(429, "Rate limit exceeded", (), rules.error_form)
+    return Outcome(answer, _NOTHING, (), (), ())
+
+
+def judged(raw: bytes, rules: Rules) -> Outcome:
+    """Read a body of at most `BODY_BYTES_MAX` bytes and decide which of its events are taken."""
+    if len(raw) > BODY_BYTES_MAX:
+        return refused(413, f"The body is larger than {BODY_BYTES_MAX} bytes", rules)
+    try:
+        body = read(raw)
+    except MalformedBodyError as error:
+        return refused(400, str(error), rules)
+    judgement = judge(body, strict=rules.strict)
+    events = events_of(body)
+    violations = (
+        *(_violation(ViolationKind.ENVELOPE, problem) for problem in judgement.envelope),
+        *(_violation(ViolationKind.EVENT, problem) for problem in judgement.events.values()),
+        *(found for index, event in enumerate(events) for found in _noticed(event, ("events", index))),
+    )
+    envelope = {name: value for name, value in body.items() if name != "events"}
+    problems = (*judgement.envelope, *judgement.events.values())
+    if judgement.envelope or (judgement.events and not rules.partial):
+        answer = answers.refused(400, "Invalid request body", problems, rules.error_form)
+        return Outcome(answer, envelope, events, (), violations)
+    taken = tuple(index for index in range(len(events)) if index not in judgement.events)
+    messages = {index: problem.message for index, problem in judgement.events.items()}
+    return Outcome(answers.taken(len(taken), messages), envelope, events, taken, violations)
+
+
+def struck(outcome: Outcome, fault: Fault, rules: Rules) -> Outcome:
+    """Say what `fault` makes of an outcome: another answer, or nothing taken. Sabotage changes neither."""
+    match fault.what:
+        case What.STATUS:
+            after = {} if fault.retry_after_s is None else {"Retry-After": str(fault.retry_after_s)}
+            answer = answers.refused(fault.status, f"Fault: status {fault.status}", (), rules.error_form)
+            return replace(outcome, answer=replace(answer, headers=after), taken=())
+        case What.REFUSE_400:
+            return replace(outcome, answer=_refusal(fault, rules), taken=())
+        case What.REFUSE_INDICES:
+            taken = tuple(index for index in outcome.taken if index not in fault.indices)
+            messages = dict.fromkeys(fault.indices, "Fault: refused")
+            return replace(outcome, answer=answers.taken(len(taken), messages), taken=taken)
+        case What.HANG_BEFORE | What.RESET_BEFORE:
+            return replace(outcome, taken=())
+        case _:
+            return outcome
+
+
+def _refusal(fault: Fault, rules: Rules) -> Answer:
+    # The form follows what the fault names: only one of the two can say it.
+    message = "Fault: refused"
+    if fault.indices:
+        problems = [Problem(("events", index), message) for index in fault.indices]
+        return answers.refused(400, message, problems, "endpoint")
+    if fault.paths:
+        return answers.refused(400, message, [Problem(path, message) for path in fault.paths], "overview")
+    return answers.refused(400, message, (), rules.error_form)
+
+
+def _noticed(event: object, at: Path) -> tuple[Violation, ...]:
+    if not isinstance(event, dict):
+        return ()
+    found = tuple(_violation(ViolationKind.SENSITIVE, problem) for problem in leaks(event, at))
+    return found if "uuid" in event else (*found, Violation(ViolationKind.NO_UUID, at, "No uuid"))
+
+
+def _violation(kind: ViolationKind, problem: Problem) -> Violation:
+    return Violation(kind, problem.path, problem.message)

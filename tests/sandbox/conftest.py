@@ -1,0 +1,84 @@
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import aiohttp
+import pytest
+
+from proxy.sandbox import Sandbox
+
+
+class Clock:
+    """Unix time that moves when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.25
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: Any
+    body: Any
+
+
+class Post(Protocol):
+    def __call__(
+        self, body: Any, key: str = ..., *, to: Sandbox | None = ..., headers: dict[str, str] | None = ...
+    ) -> Awaitable[Reply]: ...
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def start(clock: Clock) -> AsyncIterator[Callable[..., Awaitable[Sandbox]]]:
+    """Start a sandbox on the test's clock, with the given switches; stopped at the end."""
+    started: list[Sandbox] = []
+
+    async def started_with(**switches: Any) -> Sandbox:
+        sandbox = Sandbox(clock=clock, **switches)
+        started.append(sandbox)
+        await sandbox.start()
+        return sandbox
+
+    yield started_with
+    for sandbox in started:
+        await sandbox.stop()
+
+
+@pytest.fixture
+async def sandbox(start: Callable[..., Awaitable[Sandbox]]) -> Sandbox:
+    return await start()
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+@pytest.fixture
+def post(sandbox: Sandbox, http: aiohttp.ClientSession) -> Post:
+    """Post a body (bytes as they are) to the ingest route and read the answer as JSON."""
+
+    async def posted(
+        body: Any,
+        key: str = "pk_test",
+        *,
+        to: Sandbox | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Reply:
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        url = f"{(to or sandbox).url}/api/i/v1/{key}/events"
+        sent = {"Content-Type": "application/json", **(headers or {})}
+        async with http.post(url, data=raw, headers=sent) as response:
+            return Reply(response.status, response.headers, await response.json())
+
+    return posted
