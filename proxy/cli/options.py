@@ -1,0 +1,60 @@
+"""The flags of every command that needs settings: ``--config``, and one for each setting but secrets."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from proxy.settings import SETTINGS, Setting, SettingsError, load
+
+_FLAGGED = tuple(setting for setting in SETTINGS if not setting.secret)
+
+
+def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the flags to a command, and pass it the loaded `Settings` as `settings`.
+
+    Where settings are wrong the command does not run: each gets a line on stderr, and the exit code is 78.
+    """
+
+    @functools.wraps(command)
+    def with_settings(*args: Any, config: Path | None, **given: Any) -> Any:
+        texts = {setting.name: given.pop(_parameter(setting)) for setting in _FLAGGED}
+        flags = {name: text for name, text in texts.items() if text is not None}
+        try:
+            settings = load(config, os.environ, flags)
+        except SettingsError as error:
+            for line in error.lines:
+                click.echo(f"configuration: {line}", err=True)
+            sys.exit(os.EX_CONFIG)
+        return command(*args, settings=settings, **given)
+
+    # click shows the option that was added last first.
+    for setting in reversed(_FLAGGED):
+        add = click.option(setting.flag, _parameter(setting), metavar=_metavar(setting), help=_help(setting))
+        with_settings = add(with_settings)
+    return click.option(
+        "--config",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="Settings in TOML; also OUTLIT_PROXY_CONFIG. The environment overrides it, flags override both.",
+    )(with_settings)
+
+
+def _parameter(setting: Setting) -> str:
+    """The argument in which click passes the flag, such as front_listen."""
+    return setting.name.replace(".", "_")
+
+
+def _metavar(setting: Setting) -> str:
+    if setting.choices:
+        return f"[{'|'.join(setting.choices)}]"
+    return "JSON" if setting.is_json else setting.type.upper().replace(" ", "-")
+
+
+def _help(setting: Setting) -> str:
+    bounds = f"; {setting.bounds}" if setting.bounds else ""
+    return f"{setting.meaning[0].upper()}{setting.meaning[1:]}.  [default: {setting.default_text}{bounds}]"
