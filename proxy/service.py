@@ -6,6 +6,7 @@ listener closes last. Every long-lived task is in one task group: one that dies 
 """
 
 import asyncio
+import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -179,9 +180,8 @@ async def _listen(runner: web.BaseRunner, address: ListenAddress, setting: str) 
     try:
         await site.start()
     except OSError as error:
-        raise StartRefused(
-            f"{setting}: cannot listen on {address}: {error.strerror}; choose another address"
-        ) from error
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise StartRefused(f"{setting}: cannot listen on {address}: {why}; choose another address") from error
     host, port = runner.addresses[0][:2]
     if host in ("0.0.0.0", "::"):  # noqa: S104  # compared, not bound
         host = "127.0.0.1"

@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from proxy import log
-from tests.stack import StartStack, Stack, running_stack
+from tests.stack import Stack, StartStack, running_stack
 
 
 @pytest.fixture

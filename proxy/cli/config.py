@@ -18,11 +18,11 @@ def config() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of TOML.")
 @settings_options
 def show(*, settings: Settings, origin: bool, as_json: bool) -> None:
-    r"""Print the settings that are in force, as TOML; secrets as ***.
+    """Print the settings that are in force, as TOML; secrets as ***.
 
     \b
     outlit-proxy config show --config proxy.toml --origin
-    """
+    """  # noqa: D301  # click's mark for "as it stands"
     values = settings.effective()
     if as_json:
         shown = (

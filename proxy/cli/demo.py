@@ -62,7 +62,7 @@ def _buffer_url(_context: click.Context, parameter: click.Parameter, text: str |
     type=click.IntRange(1, 200),
     default=40,
     show_default=True,
-    help="Visitors at one time, besides three servers; more than about 60 need more than the limit allows.",
+    help="Visitors at one time, besides three servers. More than about 80 fill the limit, and a queue grows.",
 )
 @click.option(
     "--buffer",
@@ -122,13 +122,22 @@ def demo(
             ops=ops or _free(OpsSettings().listen, "operations", show),
             buffer_url=buffer_url or f"sqlite:///{Path(folder, 'buffer.db')}",
         )
-        try:
-            outcome = asyncio.run(_demonstrate(plan, show))
-        except* (StartRefused, BufferBroke) as group:
-            sys.exit(f"outlit-proxy demo: {_first(group)}")
+        outcome = _run(plan, show)
     for line in closing_lines(outcome):
         click.echo(line)
     sys.exit(1 if failures(outcome) else 0)
+
+
+def _run(plan: Plan, show: Show) -> Outcome:
+    """Run the plan; what prevents that ends the process with one line."""
+    prevented: BaseException
+    try:
+        return asyncio.run(_demonstrate(plan, show))
+    except* (StartRefused, BufferBroke, BrokenPipeError) as group:
+        prevented = _first(group)
+    if isinstance(prevented, BrokenPipeError):
+        raise prevented  # nobody reads any more (`demo | head`): click ends quietly for that
+    sys.exit(f"outlit-proxy demo: {prevented}")
 
 
 async def _demonstrate(plan: Plan, show: Show) -> Outcome:

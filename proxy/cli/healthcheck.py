@@ -16,12 +16,12 @@ _TIMEOUT_S = 4.0
 @click.option("--ops-url", metavar="URL", help="Where operations listen; else ops.listen of these settings.")
 @settings_options
 def healthcheck(*, settings: Settings, ops_url: str | None) -> None:
-    r"""Exit 0 if the running proxy is ready, else 1.
+    """Exit 0 if the running proxy is ready, else 1.
 
     \b
     outlit-proxy healthcheck
     outlit-proxy healthcheck --ops-url http://127.0.0.1:9090
-    """
+    """  # noqa: D301  # click's mark for "as it stands"
     url = (ops_url or _local(settings)).rstrip("/") + "/readyz"
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:  # noqa: S310  # the operator's own URL

@@ -15,14 +15,14 @@ from proxy.settings import Settings
 @click.command()
 @settings_options
 def run(*, settings: Settings) -> None:
-    r"""Accept events, keep them, deliver them; in the foreground, logs to stderr.
+    """Accept events, keep them, deliver them; in the foreground, logs to stderr.
 
     SIGTERM or Ctrl-C stops it in order, a second one at once.
 
     \b
     outlit-proxy run
     outlit-proxy run --config proxy.toml --front-listen 0.0.0.0:8080
-    """
+    """  # noqa: D301  # click's mark for "as it stands"
     log.configure(settings.log.format, settings.log.level)
     try:
         asyncio.run(_serve(settings))

@@ -23,7 +23,7 @@ from proxy.settings import ListenAddress, parse_listen
     help="Write what it receives there, a line a request.",
 )
 def sandbox(*, listen: str, window: str, limit: int, strict: bool, record: Path | None) -> None:
-    r"""Stand in for Outlit's Ingest API: strict, with its limits, and faults on request.
+    """Stand in for Outlit's Ingest API: strict, with its limits, and faults on request.
 
     Faults are switched while it runs; what it received can be read back.
 
@@ -31,7 +31,7 @@ def sandbox(*, listen: str, window: str, limit: int, strict: bool, record: Path 
     outlit-proxy sandbox --record received.jsonl
     curl -d '{"what": "status", "status": 503, "seconds": 10}' 127.0.0.1:9300/_sandbox/faults
     curl 127.0.0.1:9300/_sandbox/record
-    """
+    """  # noqa: D301  # click's mark for "as it stands"
     try:
         address = parse_listen(listen)
     except ValueError as error:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from itertools import count
 from random import Random
-from typing import Any, Protocol
+from typing import Protocol
 
 import aiohttp
 from pydantic import SecretStr
@@ -179,15 +179,11 @@ class _Run:
             trust_env=False,  # whatever HTTP proxy the environment names is not on the way to ourselves
         ) as session:
             watch = Watch(session, running.ops_url, self._token)
-            showing = asyncio.create_task(self._keep_showing(watch), name="show")
-            try:
+            async with asyncio.TaskGroup() as tasks:
+                showing = tasks.create_task(self._keep_showing(watch), name="show")
                 await self._clients_come_and_go(session, running.front_url, end_early)
                 await self._drain(watch)
-            finally:
                 showing.cancel()
-                await asyncio.wait([showing])
-            if not showing.cancelled():
-                showing.result()
             self._figures = await watch.figures(recount=True)
             self._show.moment(self._moment(self._figures))
 
@@ -219,31 +215,16 @@ class _Run:
     ) -> None:
         client = Client(session, front_url, self._rng, self._tally)
         closing = asyncio.Event()
-        talking = [
-            *(asyncio.create_task(client.talk(each, closing), name="backend") for each in self._backends),
-            *(
-                asyncio.create_task(self._visits(client, closing), name="visitor")
-                for _ in range(self._plan.visitors)
-            ),
-        ]
-        going_wrong = asyncio.create_task(self._let_go_wrong(closing), name="mishaps")
-        ended = asyncio.create_task(end_early.wait(), name="end early")
-        everyone: list[asyncio.Task[Any]] = [ended, going_wrong, *talking]
-        try:
-            # A task that is done before its time has failed.
-            await asyncio.wait(
-                [ended, *talking], timeout=self._plan.run_s, return_when=asyncio.FIRST_COMPLETED
-            )
-            ended.cancel()
+        async with asyncio.TaskGroup() as tasks:
+            visiting = (self._visits(client, closing) for _ in range(self._plan.visitors))
+            serving = (client.talk(backend, closing) for backend in self._backends)
+            talking = [tasks.create_task(each, name="client") for each in (*visiting, *serving)]
+            tasks.create_task(self._let_go_wrong(closing), name="mishaps")
+            await rings_within(end_early, self._plan.run_s)
             closing.set()
-            await asyncio.wait(everyone, timeout=_HANG_UP_S)
-        finally:
-            for task in everyone:
+            _, late = await asyncio.wait(talking, timeout=_HANG_UP_S)
+            for task in late:
                 task.cancel()
-            await asyncio.wait(everyone)
-        for task in everyone:
-            if not task.cancelled():
-                task.result()
 
     async def _visits(self, client: Client, closing: asyncio.Event) -> None:
         """One visitor after the other."""

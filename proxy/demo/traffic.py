@@ -57,7 +57,7 @@ class Visitor:
         self._origin = rng.choice(_ORIGINS)
         self._identified_from = rng.randint(8, 30)
         # Of the visit so far:
-        self._tabs = [_uuid(rng) for _ in range(rng.choice((1, 1, 2)))]
+        self._tabs = [_uuid(rng) for _ in range(rng.choice((1, 2)))]
         self._identity: dict[str, object] | None = None
         self._number = 0
         self._flushes_left = rng.randint(8, 16)
@@ -73,7 +73,7 @@ class Visitor:
         if self._hurried > 0:
             self._hurried -= 1
             return self._rng.uniform(0.02, 0.1)
-        if self._rng.random() < 0.1:
+        if self._rng.random() < 0.15:
             self._hurried = self._rng.randint(2, 5)
         return self._rng.uniform(0.4, 1.4)
 

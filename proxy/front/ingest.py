@@ -171,7 +171,7 @@ class Ingest:
 
 
 _END_OF_TIME_MS = 253_402_300_800_000
-"""The year 10000. A timestamp beyond is kept and says nothing of an age; integers may not even fit a float."""
+"""The year 10000. A timestamp beyond is kept and tells no age: some integers do not even fit a float."""
 
 
 _TOO_LARGE = Flaw((), f"with its envelope larger than one upstream request can be ({REQUEST_BYTES} bytes)")

@@ -40,6 +40,9 @@ LINGERING_S = 2.0
 RETRY_AFTER_S = 5
 """What 429 and 503 ask for."""
 
+_AT_ONCE_S = 0.01
+"""As good as no time: aiohttp takes 0 seconds for no bound."""
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._=+/-]{1,128}\Z")
 _SLASHES = re.compile(r"/{2,}")
 _AUTHORITY = re.compile(r"\Ahttps?://[^/]*", re.IGNORECASE)
@@ -158,8 +161,8 @@ class Front:
             if not self._warned_of_untrusted:
                 self._warned_of_untrusted = True
                 self._log.warning(
-                    "forwarding headers of a peer that is not trusted are ignored: if it is your load balancer,"
-                    " add it to front.trusted_proxies, or all visitors seem to be in one place",
+                    "forwarding headers of a peer that is not trusted are ignored: if it is your load"
+                    " balancer, add it to front.trusted_proxies, or all visitors seem to be in one place",
                     peer=request.remote,
                 )
         return found.address
@@ -176,7 +179,7 @@ class Front:
             coding = ", ".join(request.headers.getall("Content-Encoding", ()))
             if not coding:
                 return body
-            # What comes out is not known before; the bound holds for it as for a plain body. Alone, any fits.
+            # What comes out is not known before: the bound is set aside for it, or all there is.
             held.grow_to(min(len(body) + limit, self._settings.max_pending_bytes))
             if len(body) < _LARGE_BYTES:
                 return inflate(body, coding, limit)
@@ -263,6 +266,31 @@ class _Connection(RequestHandler):
             self._expect_headers()
         else:
             self._headers_came()
+
+    def close(self) -> None:
+        """Take no further request. aiohttp's would drop what still comes of the body of the one in hand."""
+        if not self._body_is_on_its_way():
+            super().close()
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:
+        """Close; a request whose body is on its way is answered first, if it comes in `timeout` seconds."""
+        if self._body_is_on_its_way():
+            loop = asyncio.get_running_loop()
+            started_at = loop.time()
+            self._handler_waiter = loop.create_future()
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._handler_waiter
+            except TimeoutError:
+                pass
+            finally:
+                self._handler_waiter = None
+            if timeout is not None:
+                timeout = max(_AT_ONCE_S, timeout - (loop.time() - started_at))
+        await super().shutdown(timeout)
+
+    def _body_is_on_its_way(self) -> bool:
+        return self._current_request is not None and not self._current_request.content.is_eof()
 
     def handle_error(
         self,

@@ -133,8 +133,7 @@ class Stage(Event, tag="stage", kw_only=True):
 
 
 class Billing(Event, tag="billing", kw_only=True):
-    """What a customer pays; clients made before July 2026 send it, the oldest with `domain` or
-    `customerDomain` alone."""
+    """What a customer pays; clients made before July 2026 send it, the oldest with a domain alone."""
 
     status: Literal["trialing", "paid", "churned"]
     customerId: NonEmpty | UnsetType = UNSET
@@ -243,7 +242,8 @@ def read_event(text: bytes) -> Reading | Flaw:
 def of_typed(event: Event) -> Reading | Flaw:
     """A reading of an event that was decoded together with its request."""
     canonical = _encode(event)
-    if jsontext.nests_too_deep(canonical):
+    # Only these two types have a field in which anything may nest.
+    if isinstance(event, Custom | Identify) and jsontext.nests_too_deep(canonical):
         return _TOO_DEEP
     return _flaw(event) or Reading(event, canonical)
 

@@ -25,10 +25,29 @@ _PARAMETER_NAME = re.compile(r"[?&;#]([^=&;?#]*)=")
 _PARAMETER_END = re.compile(r"[&#]|\Z")
 
 
-@lru_cache(maxsize=4096)
 def is_secret_name(name: str) -> bool:
-    """Whether a field or parameter of this name is taken to hold a secret."""
+    """Whether a form field of this name is taken to hold a secret."""
+    return _remembered_name(name) if len(name) <= _REMEMBERED_CHARS else _searched_name(name)
+
+
+def is_secret_parameter(name: str) -> bool:
+    """Whether a query parameter is taken to hold a secret; `name` as it stands in the address."""
+    return _remembered_parameter(name) if len(name) <= _REMEMBERED_CHARS else _searched_parameter(name)
+
+
+def _searched_name(name: str) -> bool:
     return _SECRET_NAMES.search(_IGNORED_IN_NAMES.sub("", name.casefold())) is not None
+
+
+def _searched_parameter(name: str) -> bool:
+    return _searched_name(unquote_plus(name))
+
+
+_REMEMBERED_CHARS = 100
+"""Longer names are looked at each time: clients make them up, and must not fill the memory with them."""
+
+_remembered_name = lru_cache(maxsize=4096)(_searched_name)
+_remembered_parameter = lru_cache(maxsize=4096)(_searched_parameter)
 
 
 def is_secret_value(value: str) -> bool:
@@ -55,7 +74,7 @@ def redact_address(address: str) -> str | None:
     kept_from = 0
     for match in _PARAMETER_NAME.finditer(address):
         # A name within a value that is cut already needs no look of its own.
-        if match.start() >= kept_from and is_secret_name(unquote_plus(match[1])):
+        if match.start() >= kept_from and is_secret_parameter(match[1]):
             pieces += address[kept_from : match.end()], REDACTED
             end = _PARAMETER_END.search(address, match.end())
             kept_from = end.start() if end else len(address)

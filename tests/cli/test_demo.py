@@ -177,3 +177,18 @@ def test_wrong_usage_is_refused_before_anything_starts(arguments):
     code, lines, errors = demo(*arguments)
     assert (code, lines) == (2, [])
     assert "Error: Invalid value for" in errors
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(tmp_path):
+    errors = tmp_path / "stderr"
+    with errors.open("wb") as stderr:
+        process = subprocess.Popen([*DEMO, "--seconds", "60"], stdout=subprocess.PIPE, stderr=stderr)
+    try:
+        assert process.stdout
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(20) == 1
+    finally:
+        process.kill()
+        process.wait()
+    assert "Traceback" not in errors.read_text()

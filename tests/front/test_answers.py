@@ -129,7 +129,9 @@ async def test_client_traffic_without_its_visitor(stack: Stack, visitor: Any) ->
     assert (await stack.metrics())("events_rejected_total", reason="envelope") == 2
 
 
-@pytest.mark.parametrize("key", ["pk_", "PK_a", "ok_secret", "pk_a.b", "pk_" + "x" * 65, "pk_a%2Fb", "pk_%00"])
+@pytest.mark.parametrize(
+    "key", ["pk_", "PK_a", "ok_secret", "pk_a.b", "pk_" + "x" * 65, "pk_a%2Fb", "pk_%00"]
+)
 async def test_what_is_no_public_key_is_not_allowed(stack: Stack, key: str) -> None:
     assert_refused(await stack.post(client(), key), Code.KEY_NOT_ALLOWED)
 
@@ -153,7 +155,15 @@ async def test_an_origin_that_is_not_listed_is_not_allowed(start_stack: StartSta
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/metrics", "/api/i/v1", f"/api/i/v1/{KEY}", f"/api/i/v1/{KEY}/events/more", "/api/tools/call", "/o.js"],
+    [
+        "/",
+        "/metrics",
+        "/api/i/v1",
+        f"/api/i/v1/{KEY}",
+        f"/api/i/v1/{KEY}/events/more",
+        "/api/tools/call",
+        "/o.js",
+    ],
 )
 async def test_everything_else_is_not_found(stack: Stack, path: str) -> None:
     assert_refused(await stack.post(client(), path=path), Code.NOT_FOUND)
@@ -227,7 +237,9 @@ async def test_a_damaged_compression_is_a_malformed_body(stack: Stack) -> None:
 
 async def test_a_body_that_ends_before_its_end_keeps_nothing(stack: Stack) -> None:
     async with stack.connection() as (reader, writer):
-        writer.write(f"POST {PATH} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(GOOD) + 1}\r\n\r\n".encode() + GOOD)
+        writer.write(
+            f"POST {PATH} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(GOOD) + 1}\r\n\r\n".encode() + GOOD
+        )
         writer.write_eof()
         await asyncio.wait_for(reader.read(), PATIENCE_S)
     assert (await stack.metrics())("events_received_total") == 0
@@ -237,7 +249,9 @@ async def test_a_key_that_outlit_never_confirmed_holds_a_few_queues_only(start_s
     stack = await start_stack(front={"unknown_key_quota": UnknownKeyQuota(queues=1, keys=2)})
     stack.fault(Fault(what=What.STATUS, status=503))
     assert (await stack.post(client(event(number=1)), "pk_one")).status == 200
-    assert_refused(await stack.post(client(event(number=2), visitorId=OTHER_VISITOR), "pk_one"), Code.QUOTA_EXCEEDED)
+    assert_refused(
+        await stack.post(client(event(number=2), visitorId=OTHER_VISITOR), "pk_one"), Code.QUOTA_EXCEEDED
+    )
     assert (await stack.post(client(event(number=3)), "pk_two")).status == 200
     assert_refused(await stack.post(client(event(number=4)), "pk_three"), Code.QUOTA_EXCEEDED)
     assert (await stack.metrics())("events_rejected_total", reason="quota") == 2
@@ -384,4 +398,8 @@ def test_each_status_of_the_closed_list_is_counted_from_the_start() -> None:
     """`metrics.http_requests[status]` must exist for every answer that can be given."""
     from proxy.metrics import Metrics
 
-    assert {str(status) for status in STATUS.values()} | {"200", "204", "207"} <= Metrics().http_requests.keys()
+    assert {str(status) for status in STATUS.values()} | {
+        "200",
+        "204",
+        "207",
+    } <= Metrics().http_requests.keys()

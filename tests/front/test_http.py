@@ -7,7 +7,7 @@ import json
 import zlib
 from collections.abc import Callable
 
-import brotli
+import brotli  # type: ignore[import-untyped]  # it comes without types
 import pytest
 from backports import zstd
 
@@ -21,7 +21,12 @@ SITE = "https://www.example.com"
 
 def request(body: bytes = GOOD, *headers: bytes, target: str = PATH, method: str = "POST") -> bytes:
     """A request's bytes, with its length; `headers` are lines without their end."""
-    lines = [f"{method} {target} HTTP/1.1".encode(), b"Host: front", *headers, b"Content-Length: %d" % len(body)]
+    lines = [
+        f"{method} {target} HTTP/1.1".encode(),
+        b"Host: front",
+        *headers,
+        b"Content-Length: %d" % len(body),
+    ]
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
@@ -65,7 +70,15 @@ async def test_other_prefixes_are_the_operators_choice(start_stack: StartStack) 
 
 @pytest.mark.parametrize(
     "content_type",
-    ["application/json", "text/plain;charset=UTF-8", "text/plain", "application/json; charset=klingon", "x", "", None],
+    [
+        "application/json",
+        "text/plain;charset=UTF-8",
+        "text/plain",
+        "application/json; charset=klingon",
+        "x",
+        "",
+        None,
+    ],
 )
 async def test_json_is_json_under_any_content_type(stack: Stack, content_type: str | None) -> None:
     headers = [] if content_type is None else [f"Content-Type: {content_type}".encode()]
@@ -92,11 +105,13 @@ CODINGS: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("coding", CODINGS)
-@pytest.mark.parametrize("size", [0, 300_000])
+@pytest.mark.parametrize("size", [0, 150_000])
 async def test_a_compressed_body_is_taken_and_leaves_plain(stack: Stack, coding: str, size: int) -> None:
     noise = "".join(chr(0x100 + n * 7919 % 5_000) for n in range(size))
     sent = event("custom", properties={"noise": noise})
-    reply = await stack.post(CODINGS[coding](json.dumps(client(sent)).encode()), headers={"Content-Encoding": coding})
+    reply = await stack.post(
+        CODINGS[coding](json.dumps(client(sent)).encode()), headers={"Content-Encoding": coding}
+    )
     assert reply.status == 200
     (arrival,) = await stack.arrived(1)
     assert arrival.event == sent
@@ -104,9 +119,8 @@ async def test_a_compressed_body_is_taken_and_leaves_plain(stack: Stack, coding:
 
 
 async def test_a_body_in_chunks_is_taken(stack: Stack) -> None:
-    head = f"POST {PATH} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
     chunks = b"".join(b"1\r\n" + bytes([byte]) + b"\r\n" for byte in GOOD)
-    assert (await stack.raw(head + chunks + b"0\r\nX-Trailer: x\r\n\r\n")).status == 200
+    assert (await stack.raw(CHUNKED + chunks + b"0\r\nX-Trailer: x\r\n\r\n")).status == 200
     await stack.arrived(1)
 
 
@@ -114,7 +128,10 @@ async def test_a_client_that_asks_first_is_told_to_continue(stack: Stack) -> Non
     head, _, body = request(GOOD, b"Expect: 100-continue").partition(b"\r\n\r\n")
     async with stack.connection() as (reader, writer):
         writer.write(head + b"\r\n\r\n")
-        assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_S) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert (
+            await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_S)
+            == b"HTTP/1.1 100 Continue\r\n\r\n"
+        )
         writer.write(body)
         assert (await read_reply(reader)).json == {"success": True, "processed": 1}
         # The connection goes on.
@@ -124,7 +141,8 @@ async def test_a_client_that_asks_first_is_told_to_continue(stack: Stack) -> Non
 
 
 @pytest.mark.parametrize(
-    ("target", "length", "status"), [(PATH, 10**8, 413), ("/elsewhere", 10, 404), ("/api/i/v1/ok_key/events", 10, 403)]
+    ("target", "length", "status"),
+    [(PATH, 10**8, 413), ("/elsewhere", 10, 404), ("/api/i/v1/ok_key/events", 10, 403)],
 )
 async def test_who_asks_first_and_is_refused_need_not_send_the_body(
     stack: Stack, target: str, length: int, status: int
@@ -159,13 +177,16 @@ async def test_large_cookies_are_taken_and_go_no_further(stack: Stack, logs: io.
 
 async def test_nothing_travels_on_but_what_outlit_needs(stack: Stack) -> None:
     noise = {
-        "Accept": "*/*", "Accept-Language": "de", "Referer": "https://a/secret", "traceparent": "00-x", "X-Request-Id": "1",
-        "X-Real-Ip": "6.6.6.6", "Forwarded": "for=6.6.6.6", "X-Forwarded-For": "6.6.6.6", "Via": "1.1 a", "DNT": "1",
+        "Accept": "*/*", "Accept-Language": "de", "Referer": "https://a/secret", "traceparent": "00-x",
+        "X-Real-Ip": "6.6.6.6", "Forwarded": "for=6.6.6.6", "X-Forwarded-For": "6.6.6.6", "Via": "1.1 a",
         "User-Agent": "Mozilla/5.0", "Origin": SITE, "Sec-Fetch-Mode": "cors", "Content-Type": "text/plain",
+        "X-Request-Id": "1", "DNT": "1",
     }  # fmt: skip
     assert (await stack.post(client(), headers=noise)).status == 200
     (arrival,) = await stack.arrived(1)
-    assert {name: value for name, value in arrival.headers.items() if name not in ("host", "content-length")} == {
+    assert {
+        name: value for name, value in arrival.headers.items() if name not in ("host", "content-length")
+    } == {
         "content-type": "application/json",
         "user-agent": "Mozilla/5.0",
         "origin": SITE,
@@ -212,14 +233,18 @@ async def test_the_clients_address_is_what_a_trusted_proxy_says_and_the_policy_l
     start_stack: StartStack, policy: str, lines: list[str], address: str | None
 ) -> None:
     stack = await start_stack(front={"trusted_proxies": ("127.0.0.0/8",), "client_ip": policy})
-    assert (await stack.raw(request(GOOD, *(f"X-Forwarded-For: {line}".encode() for line in lines)))).status == 200
+    assert (
+        await stack.raw(request(GOOD, *(f"X-Forwarded-For: {line}".encode() for line in lines)))
+    ).status == 200
     (arrival,) = await stack.arrived(1)
     assert arrival.headers.get("x-forwarded-for") == address
     if policy != "forward" and lines:
         assert lines[0].encode() not in stack.stored_bytes()
 
 
-async def test_a_peer_that_is_not_trusted_is_warned_of_once_and_counted(stack: Stack, logs: io.StringIO) -> None:
+async def test_a_peer_that_is_not_trusted_is_warned_of_once_and_counted(
+    stack: Stack, logs: io.StringIO
+) -> None:
     for number in range(3):
         await stack.post(client(event(number=number)), headers={"X-Forwarded-For": "6.6.6.6"})
     assert {arrival.headers["x-forwarded-for"] for arrival in await stack.arrived(3)} == {"127.0.0.1"}
@@ -274,7 +299,9 @@ async def test_a_page_can_read_a_refusal(stack: Stack) -> None:
 
 @pytest.mark.parametrize("target", [PATH, "/", "/elsewhere", "*", "/api/i/v1/no-key/events"])
 @pytest.mark.parametrize("origin", [SITE, "https://evil.example", None, "null"])
-async def test_a_preflight_is_never_an_error(start_stack: StartStack, target: str, origin: str | None) -> None:
+async def test_a_preflight_is_never_an_error(
+    start_stack: StartStack, target: str, origin: str | None
+) -> None:
     stack = await start_stack(front={"allowed_origins": (SITE,)})
     headers = [] if origin is None else [f"Origin: {origin}".encode()]
     reply = await stack.raw(request(b"", *headers, target=target, method="OPTIONS"))
@@ -284,6 +311,7 @@ async def test_a_preflight_is_never_an_error(start_stack: StartStack, target: st
 
 # -- what is no HTTP ---------------------------------------------------------------------------------------
 
+CHUNKED = f"POST {PATH} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
 MALFORMED = {
     "no HTTP": b"GARBAGE\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
@@ -303,10 +331,8 @@ MALFORMED = {
     "a negative length": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
     "a length in words": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: two\r\n\r\n",
     "a made up transfer coding": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n",
-    "a chunk of no size": f"POST {PATH} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n".encode(),
-    "a chunk longer than it says": (
-        f"POST {PATH} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{{}}\r\n0\r\n\r\n".encode()
-    ),
+    "a chunk of no size": CHUNKED + b"zz\r\n\r\n",
+    "a chunk longer than it says": CHUNKED + b"1\r\n{}\r\n0\r\n\r\n",
 }  # fmt: skip
 
 
@@ -404,7 +430,7 @@ async def test_a_slow_body_is_not_held_to_the_deadline_of_headers(start_stack: S
 
 
 async def test_connections_beyond_the_bound_are_closed_and_counted(start_stack: StartStack) -> None:
-    stack = await start_stack(front={"max_connections": 2})
+    stack = await start_stack(front={"max_connections": 2, "header_timeout_s": 60.0})
     async with stack.connection() as (one, first), stack.connection() as (_, second):
         for reader, writer, number in ((one, first, 1), (_, second, 2)):
             writer.write(request(json.dumps(client(event(number=number))).encode()))

@@ -87,7 +87,10 @@ def complaint(index: int | None, message: str = "why", *, envelope: bool = False
     [
         # the endpoint page's form
         ([{"index": 2, "message": "why"}], [complaint(2)]),
-        ([{"index": 0, "message": "a"}, {"index": 99, "message": "b"}], [complaint(0, "a"), complaint(99, "b")]),
+        (
+            [{"index": 0, "message": "a"}, {"index": 99, "message": "b"}],
+            [complaint(0, "a"), complaint(99, "b")],
+        ),
         ([{"index": -1, "message": "why"}], [complaint(None)]),
         # the overview page's form
         ([{"path": ["events", 3, "type"], "message": "why"}], [complaint(3)]),
@@ -125,16 +128,23 @@ def test_processed_is_a_count_or_says_nothing(processed, says):
     assert read_answer(json.dumps({"processed": processed}).encode()).processed == says
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"{", b"[]", b"null", b"7", b"\xff", b"[" * 10**5, b'{"a":NaN'])
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"{", b"[]", b"null", b"7", b"\xff", b"[" * 10**5, b'{"a":NaN']
+)
 def test_an_answer_that_cannot_be_read_says_nothing(body):
     assert read_answer(body) == Said()
 
 
 def test_upstreams_words_are_kept_in_part_only():
-    said = read_answer(json.dumps({"message": "x" * 10_000, "errors": [{"index": 1, "message": "y" * 10_000}]}).encode())
+    said = read_answer(
+        json.dumps({"message": "x" * 10_000, "errors": [{"index": 1, "message": "y" * 10_000}]}).encode()
+    )
     assert (said.message, said.complaints[0].message) == ("x" * 500, "y" * 500)
 
 
-@given(st.binary(max_size=200) | st.recursive(st.none() | st.floats() | st.text(), st.lists).map(lambda v: json.dumps(v).encode()))
+@given(
+    st.binary(max_size=200)
+    | st.recursive(st.none() | st.floats() | st.text(), st.lists).map(lambda v: json.dumps(v).encode())
+)
 def test_no_answer_is_too_odd_to_be_read(body):
     read_answer(body)

@@ -35,7 +35,9 @@ NOT_UUID = [
     "0190a1b2-c3d4-7e5f-ca6b-0c1d2e3f4a5b",
     "0190a1b2-c3d4-7e5f-8a6b-0c1d2e3f4a5g",
 ]
-UUIDS = [f"0190a1b2-c3d4-{version}e5f-{variant}a6b-0c1d2e3f4a5b" for version in "12345678" for variant in "89aB"]
+UUIDS = [
+    f"0190a1b2-c3d4-{version}e5f-{variant}a6b-0c1d2e3f4a5b" for version in "12345678" for variant in "89aB"
+]
 EMAILS = ["a@b.co", "A.b-c_d'e+f@x-1.acme.example", "9@9.io", "o'neil@acme.example", "_@a.bc"]
 NOT_EMAIL = [
     *NOT_TEXT,
@@ -44,10 +46,44 @@ NOT_EMAIL = [
     *("ann@äcme.example", "a b@acme.example", "ann@acme.example\n", "a@b@acme.example", "@acme.example"),
     *("a#b@acme.example", "ann@-acme.example", "ann@.acme.example", "ann@localhost"),
 ]
-URLS = ["https://a", "server://auth0|123", "server://user 1", "server://org:7", "a:b", "app+x.y-z://\n", "mailto:a@b"]
-NOT_URL = [*NOT_TEXT, "", "/pricing", "pricing", "://a", "1a://b", "server:", " https://a", "é://a", "https//a"]
-MOMENTS = ["2026-07-01", "2026-07-01T10:00:00Z", "2026-07-01T10:00:00.123+02:00", "2026-07-01 10:00", "2026-07-01T10:00-0500"]
-NOT_MOMENT = [*NOT_TEXT, "", "tomorrow", "01.07.2026", "2026-7-1", "2026-07-01T", "2026-07-01T10:00:00Z\n", "٢٠٢٦-07-01"]
+URLS = [
+    "https://a",
+    "server://auth0|123",
+    "server://user 1",
+    "server://org:7",
+    "a:b",
+    "app+x.y-z://\n",
+    "mailto:a@b",
+]
+NOT_URL = [
+    *NOT_TEXT,
+    "",
+    "/pricing",
+    "pricing",
+    "://a",
+    "1a://b",
+    "server:",
+    " https://a",
+    "é://a",
+    "https//a",
+]
+MOMENTS = [
+    "2026-07-01",
+    "2026-07-01T10:00:00Z",
+    "2026-07-01T10:00:00.123+02:00",
+    "2026-07-01 10:00",
+    "2026-07-01T10:00-0500",
+]
+NOT_MOMENT = [
+    *NOT_TEXT,
+    "",
+    "tomorrow",
+    "01.07.2026",
+    "2026-7-1",
+    "2026-07-01T",
+    "2026-07-01T10:00:00Z\n",
+    "٢٠٢٦-07-01",
+]
 
 COMMON: dict[str, tuple[list[Any], list[Any]]] = {
     "timestamp": ([0, -1, 1_795_556_346_564, 1_795_556_346_564.25, 2**70, 1e300], NOT_NUMBER),
@@ -63,7 +99,11 @@ COMMON: dict[str, tuple[list[Any], list[Any]]] = {
     "customerTraits": (SCALAR_MAPS, NOT_SCALAR_MAP),
     "customerDomain": (["acme.example", ""], NOT_TEXT),
 }
-WHO = {"email": (EMAILS, NOT_EMAIL), "userId": (["u", "auth0|123"], NOT_FILLED), "fingerprint": (["f"], NOT_FILLED)}
+WHO = {
+    "email": (EMAILS, NOT_EMAIL),
+    "userId": (["u", "auth0|123"], NOT_FILLED),
+    "fingerprint": (["f"], NOT_FILLED),
+}
 OWN: dict[str, dict[str, tuple[list[Any], list[Any]]]] = {
     "pageview": {"title": (["", "Pricing"], NOT_TEXT)},
     "custom": {
@@ -174,7 +214,9 @@ def test_a_field_of_another_type_is_refused_and_named(kind, field, value):
     [(kind, field) for kind in OWN for field in ("type", "url", "path", *REQUIRED.get(kind, []))],
 )
 def test_a_required_field_that_is_missing_is_named(kind, field):
-    flaw = read(event(kind, **{field: ...}))
+    sent = event(kind)
+    del sent[field]
+    flaw = read(sent)
     assert flaw == Flaw((field,), "is required")
 
 
@@ -310,7 +352,21 @@ def test_unknown_fields_and_types_are_kept_and_counted():
 
 
 def test_each_event_is_judged_on_its_own():
-    events = [event(number=1), event(path=7), "junk", event("custom", eventName=...), event(number=2), event(session=SESSION)]
+    events = [
+        event(number=1),
+        event(path=7),
+        "junk",
+        event("custom", eventName=...),
+        event(number=2),
+        event(session=SESSION),
+    ]
     made = read_envelope(json.dumps(client(*events)).encode())
     assert isinstance(made, Envelope)
-    assert [isinstance(reading, Reading) for reading in made.events] == [True, False, False, False, True, True]
+    assert [isinstance(reading, Reading) for reading in made.events] == [
+        True,
+        False,
+        False,
+        False,
+        True,
+        True,
+    ]

@@ -42,11 +42,17 @@ def test_no_bytes_are_too_odd_to_be_read(body):
 
 @given(st.data())
 def test_no_damage_to_a_good_body_is_too_odd_to_be_read(data):
-    body = bytearray(json.dumps(client(event("custom", properties={"a": "é\ud83d"}), event("form")), ensure_ascii=True).encode())
+    body = bytearray(
+        json.dumps(
+            client(event("custom", properties={"a": "é\ud83d"}), event("form")), ensure_ascii=True
+        ).encode()
+    )
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(body) - 1))
         until = data.draw(st.integers(at, min(len(body), at + 30)))
-        body[at:until] = data.draw(st.binary(max_size=6) | st.sampled_from([b'"', b"\\", b"{", b"]", b"\\ud8", b"1e999", b"NaN"]))
+        body[at:until] = data.draw(
+            st.binary(max_size=6) | st.sampled_from([b'"', b"\\", b"{", b"]", b"\\ud8", b"1e999", b"NaN"])
+        )
     read_envelope(bytes(body))
 
 
@@ -73,14 +79,19 @@ def exactly(value: Any) -> str:
 @settings(max_examples=300)
 @given(st.lists(events(), min_size=1, max_size=5), dice)
 def test_what_is_stored_of_a_valid_event_is_what_was_posted(posted, random):
-    text = json.dumps(server(userIdentity={"userId": "u"}, events=...))[:-1] + ', "events": ' + spelt(posted, random) + "}"
+    text = (
+        json.dumps(server(userIdentity={"userId": "u"}, events=...))[:-1]
+        + ', "events": '
+        + spelt(posted, random)
+        + "}"
+    )
     made = read_envelope(text.encode())
     assert isinstance(made, Envelope)
     assert len(made.events) == len(posted)
     for sent, reading in zip(posted, made.events, strict=True):
         if isinstance(reading, Reading):
             leaves = json.loads(reading.stored(reading.uuid or VISITOR, RECEIVED_MS))
-            assert UUID(leaves.pop("uuid"))
+            assert UUID(leaves.pop("uuid")) is not None
             expected = without_secrets(sent)
             expected.pop("uuid", None)
             assert exactly(leaves) == exactly({"timestamp": RECEIVED_MS, **expected})
@@ -120,7 +131,7 @@ def entries_of(texts: list[str], at: int, fields: dict[str, Any], sender: Lane) 
 @example([], event("custom", number=1), {}, Random(1))
 @given(st.lists(st.sampled_from(COMPANY), max_size=4), events(), envelopes(), dice)
 def test_an_event_is_read_alike_whatever_it_is_sent_together_with(company, posted, fields, random):
-    """Alone it may take the fast decoder's way, beside an odd one the tolerant way: a retry must not notice."""
+    """Alone it may take the fast decoder's way, beside an odd one the tolerant: a retry must not notice."""
     text = spelt(posted, random)
     sender = Lane(b"{}", "192.0.2.1", "agent", None)
     alone = entries_of([text], 0, fields, sender)
@@ -144,14 +155,24 @@ def test_a_lane_and_its_queues_do_not_depend_on_the_spelling_of_the_envelope(fie
         assert made == other.reason
 
 
-@given(st.lists(st.tuples(st.dictionaries(any_text, json_values, max_size=3), st.none() | any_text, st.none() | any_text), min_size=2, max_size=2))
+@given(
+    st.lists(
+        st.tuples(
+            st.dictionaries(any_text, json_values, max_size=3), st.none() | any_text, st.none() | any_text
+        ),
+        min_size=2,
+        max_size=2,
+    )
+)
 def test_two_lanes_have_one_header_only_if_they_are_equal(two):
     """Unknown envelope fields and headers of every kind, compared as typed values."""
     headers, values = [], []
     for extra, agent, origin in two:
         made = read_envelope(json.dumps(client(unknown=extra)).encode())
         assert isinstance(made, Envelope)
-        cleaned = [None if text is None else text.encode("utf-8", "replace").decode() for text in (agent, origin)]
+        cleaned = [
+            None if text is None else text.encode("utf-8", "replace").decode() for text in (agent, origin)
+        ]
         headers.append(Lane(made.fields, None, *cleaned).header())
         values.append((exactly(extra), *cleaned))
     assert (headers[0] == headers[1]) == (values[0] == values[1])
@@ -165,5 +186,8 @@ def test_no_event_grows_by_more_than_what_is_filled_in(posted):
         for reading in made.events:
             if isinstance(reading, Reading):
                 text = reading.stored(reading.uuid or VISITOR, RECEIVED_MS)
-                assert len(text) <= len(reading.canonical) + len(',"uuid":""') + 36 + len(',"timestamp":') + 13 + 8 * 3
+                assert (
+                    len(text)
+                    <= len(reading.canonical) + len(',"uuid":""') + 36 + len(',"timestamp":') + 13 + 8 * 3
+                )
                 assert len(text) < REQUEST_BYTES

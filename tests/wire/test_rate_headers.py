@@ -12,12 +12,31 @@ from proxy.wire.rate_headers import MAX_LIMIT, MAX_WAIT_S, RateHeaders, read_rat
 
 NOW = datetime(2026, 7, 1, 12, 0, 0, tzinfo=UTC)
 NOW_S = int(NOW.timestamp())
-ABSURD = ["", " ", "x", "1.5", "1e3", "NaN", "Infinity", "0x10", "1_000", "٣", "--1", "1 2", "9" * 16, "9" * 5_000, "None"]
+ABSURD = [
+    "",
+    " ",
+    "x",
+    "1.5",
+    "1e3",
+    "NaN",
+    "Infinity",
+    "0x10",
+    "1_000",
+    "٣",
+    "--1",
+    "1 2",
+    "9" * 16,
+    "9" * 5_000,
+    "None",
+]
 
 
 def read(**headers: str) -> RateHeaders:
     """Header names with `_` for `-`, in any case; a `Date` unless told otherwise."""
-    named = {name.replace("_", "-"): value for name, value in {"Date": format_datetime(NOW, usegmt=True), **headers}.items()}
+    named = {
+        name.replace("_", "-"): value
+        for name, value in {"Date": format_datetime(NOW, usegmt=True), **headers}.items()
+    }
     return read_rate_headers(CIMultiDict((name, value) for name, value in named.items() if value))
 
 
@@ -43,14 +62,22 @@ def test_names_are_read_in_any_case():
 
 @pytest.mark.parametrize(
     ("text", "limit", "malformed"),
-    [("1", 1, 0), (" 100 ", 100, 0), (str(MAX_LIMIT), MAX_LIMIT, 0), ("0", None, 1), ("-1", None, 1), (str(MAX_LIMIT + 1), None, 1)],
+    [
+        ("1", 1, 0),
+        (" 100 ", 100, 0),
+        (str(MAX_LIMIT), MAX_LIMIT, 0),
+        ("0", None, 1),
+        ("-1", None, 1),
+        (str(MAX_LIMIT + 1), None, 1),
+    ],
 )
 def test_a_limit_is_a_count_within_reason(text, limit, malformed):
     assert read(X_RateLimit_Limit=text) == RateHeaders(limit=limit, malformed=malformed)
 
 
 @pytest.mark.parametrize(
-    ("text", "remaining", "malformed"), [("0", 0, 0), ("95", 95, 0), ("-1", None, 1), (str(MAX_LIMIT + 1), None, 1)]
+    ("text", "remaining", "malformed"),
+    [("0", 0, 0), ("95", 95, 0), ("-1", None, 1), (str(MAX_LIMIT + 1), None, 1)],
 )
 def test_a_remainder_is_a_count_within_reason(text, remaining, malformed):
     assert read(X_RateLimit_Remaining=text) == RateHeaders(remaining=remaining, malformed=malformed)
@@ -58,10 +85,20 @@ def test_a_remainder_is_a_count_within_reason(text, remaining, malformed):
 
 @pytest.mark.parametrize(
     ("ahead_s", "reset_in_s", "malformed"),
-    [(0, 0.0, 0), (1, 1.0, 0), (-5, 0.0, 0), (299, 299.0, 0), (3_600, MAX_WAIT_S, 0), (90_000, None, 1), (-90_000, None, 1)],
+    [
+        (0, 0.0, 0),
+        (1, 1.0, 0),
+        (-5, 0.0, 0),
+        (299, 299.0, 0),
+        (3_600, MAX_WAIT_S, 0),
+        (90_000, None, 1),
+        (-90_000, None, 1),
+    ],
 )
 def test_a_reset_counts_from_the_answers_own_date_and_is_cut(ahead_s, reset_in_s, malformed):
-    assert read(X_RateLimit_Reset=str(NOW_S + ahead_s)) == RateHeaders(reset_in_s=reset_in_s, malformed=malformed)
+    assert read(X_RateLimit_Reset=str(NOW_S + ahead_s)) == RateHeaders(
+        reset_in_s=reset_in_s, malformed=malformed
+    )
 
 
 @pytest.mark.parametrize("date", ["", "yesterday", "Tue, 99 Nov 2023 22:13:18 GMT"])
@@ -97,7 +134,9 @@ def test_a_date_to_retry_after_says_nothing_without_the_answers_own():
 
 
 @pytest.mark.parametrize("text", [text for text in ABSURD if text])
-@pytest.mark.parametrize("name", ["X_RateLimit_Limit", "X_RateLimit_Remaining", "X_RateLimit_Reset", "Retry_After"])
+@pytest.mark.parametrize(
+    "name", ["X_RateLimit_Limit", "X_RateLimit_Remaining", "X_RateLimit_Reset", "Retry_After"]
+)
 def test_what_is_no_number_is_ignored_and_counted(name, text):
     assert read(**{name: text}) == RateHeaders(malformed=1)
 
@@ -106,10 +145,20 @@ def test_a_header_that_is_empty_is_ignored_and_counted():
     assert read_rate_headers({"X-RateLimit-Limit": "", "Retry-After": ""}) == RateHeaders(malformed=2)
 
 
-_anything = st.text(st.characters(exclude_categories=[]), max_size=40) | st.integers().map(str) | st.floats().map(str)
+_anything = (
+    st.text(st.characters(exclude_categories=[]), max_size=40) | st.integers().map(str) | st.floats().map(str)
+)
 
 
-@given(st.fixed_dictionaries({}, optional=dict.fromkeys(("Date", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "Retry-After"), _anything)))
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional=dict.fromkeys(
+            ("Date", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "Retry-After"),
+            _anything,
+        ),
+    )
+)
 def test_no_header_makes_a_wait_beyond_its_bound(headers):
     read = read_rate_headers(headers)
     assert read.limit is None or 1 <= read.limit <= MAX_LIMIT

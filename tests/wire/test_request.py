@@ -24,6 +24,22 @@ def test_a_public_key_needs_no_encoding_in_a_path(text):
     assert events_path(PublicKey(text)) == f"/api/i/v1/{text}/events"
 
 
-@pytest.mark.parametrize("text", ["", "pk_", "PK_a", "ok_a", "pk_a b", "pk_a/b", "pk_" + "x" * 65, "pk_é", "pk_a\n", " pk_a", "pk_٣", "pk_%61"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "pk_",
+        "PK_a",
+        "ok_a",
+        "pk_a b",
+        "pk_a/b",
+        "pk_" + "x" * 65,
+        "pk_é",
+        "pk_a\n",
+        " pk_a",
+        "pk_٣",
+        "pk_%61",
+    ],
+)
 def test_what_is_no_public_key_is_none(text):
     assert public_key(text) is None

@@ -1,0 +1,385 @@
+"""The operations listener: probes, metrics, the books, and who may see them."""
+
+import asyncio
+import itertools
+import json
+import platform
+from pathlib import Path
+
+import pytest
+
+from proxy import __version__
+from proxy.buffer import BufferUnavailable
+from proxy.buffer.sqlite import SqliteBuffer
+from proxy.ledger import Answered, Dead, Dropped, Rejected, Underfull
+from proxy.sandbox import Fault, What
+from proxy.wire.answers import Code
+from tests.sandbox.bodies import OTHER_VISITOR, client, event
+from tests.stack import OPS_TOKEN, PATIENCE_S, Samples, Stack, StartStack, running_stack
+
+# Names that operators script against, of the parts that exist (interface.md, Metrics).
+NAMES = [
+    "events_received_total",
+    "events_accepted_total",
+    "events_duplicate_total",
+    "events_rejected_total",
+    "events_delivered_total",
+    "events_dead_total",
+    "events_dropped_total",
+    "ledger_events",
+    "ledger_difference",
+    "oldest_held_timestamp_seconds",
+    "time_to_drain_seconds",
+    "buffer_bytes",
+    "queues",
+    "upstream_requests_total",
+    "upstream_request_seconds",
+    "batch_events",
+    "batch_underfull_total",
+    "deliveries_ambiguous_total",
+    "rate_limit_remaining",
+    "gate_rate_requests_per_second",
+    "gate_paused",
+    "http_requests_total",
+    "http_request_seconds",
+    "append_seconds",
+    "build_info",
+]
+
+# Every label value that is known beforehand.
+LABELS: dict[tuple[str, str], list[str]] = {
+    ("events_rejected_total", "reason"): list(Rejected),
+    ("events_dead_total", "reason"): list(Dead),
+    ("events_dropped_total", "reason"): list(Dropped),
+    ("upstream_requests_total", "verdict"): list(Answered),
+    ("batch_underfull_total", "reason"): list(Underfull),
+    ("requests_refused_total", "code"): list(Code),
+    ("http_requests_total", "code"): [
+        "200",
+        "204",
+        "207",
+        "400",
+        "403",
+        "404",
+        "405",
+        "408",
+        "413",
+        "415",
+        "429",
+        "500",
+        "503",
+    ],
+    ("ledger_events", "outcome"): ["accepted", "held", "delivered", "dead", "dropped"],
+    (
+        "envelope_repaired_total",
+        "field",
+    ): ["source", "sessionId", "fingerprint", "userIdentity", "customerIdentity", "other"],
+}
+
+
+# -- metrics -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("", "text/plain; version="),
+        ("text/plain", "text/plain; version="),
+        ("*/*", "text/plain; version="),
+        (
+            "application/openmetrics-text; version=1.0.0, text/plain;q=0.5",
+            "application/openmetrics-text; version=",
+        ),
+    ],
+)
+async def test_metrics_come_in_the_format_that_is_asked_for(
+    stack: Stack, accept: str, content_type: str
+) -> None:
+    reply = await stack.get("/metrics", Accept=accept)
+    assert reply.status == 200
+    assert reply.headers["Content-Type"].startswith(content_type)
+    assert reply.body.decode().endswith("# EOF\n") is content_type.startswith("application/openmetrics")
+
+
+async def test_every_metric_has_our_prefix_a_help_and_a_unit_of_its_own(stack: Stack) -> None:
+    await stack.post(client())
+    await stack.arrived(1)
+    families = (await stack.metrics()).families
+    assert families
+    for family in families:
+        assert family.name.startswith("outlit_proxy_")
+        assert family.documentation.endswith(".")
+        assert not family.name.endswith(("_ms", "_milliseconds", "_kb")), "base units"
+
+
+async def test_the_names_that_operators_script_against_exist(stack: Stack) -> None:
+    await stack.post(client())
+    await stack.arrived(1)
+    names = {sample.name for family in (await stack.metrics()).families for sample in family.samples}
+    for name in NAMES:
+        assert {f"outlit_proxy_{name}", f"outlit_proxy_{name}_bucket"} & names, name
+
+
+@pytest.mark.parametrize(("name", "label"), LABELS)
+async def test_every_known_label_value_is_there_from_the_start_at_0(
+    stack: Stack, name: str, label: str
+) -> None:
+    seen = await stack.metrics()
+    values = {
+        sample.labels[label]
+        for family in seen.families
+        for sample in family.samples
+        if sample.name == f"outlit_proxy_{name}"
+    }
+    assert values == {str(value) for value in LABELS[name, label]}
+    assert seen.sum(name) == 0
+
+
+async def test_counters_without_labels_are_there_from_the_start(stack: Stack) -> None:
+    seen = await stack.metrics()
+    for name in NAMES:
+        if name.endswith("_total"):
+            assert seen.sum(name) == 0
+
+
+async def test_what_happened_is_counted_once(stack: Stack) -> None:
+    stack.fault(Fault(what=What.REFUSE_INDICES, indices=(1,), requests=1))
+    await stack.post(client(event(number=1), event(number=2), event(path=7), event(number=3)))
+    await stack.arrived(2)
+    await stack.post(client(event(number=1)))
+    await until_settled(stack)
+    seen = await stack.metrics()
+    assert seen("events_received_total") == 5
+    assert seen("events_accepted_total") == 3
+    assert seen("events_duplicate_total") == 1
+    assert seen("events_rejected_total", reason="invalid") == 1
+    assert seen("events_delivered_total") == 2
+    assert seen("events_dead_total", reason="refused") == 1
+    assert seen("upstream_requests_total", verdict="partly_delivered") == 1
+    assert seen("batch_events_count") == 1
+    assert seen("batch_events_sum") == 3
+    assert seen("batch_underfull_total", reason="linger") == 1
+    assert seen("http_requests_total", code="207") == 1
+    assert seen("http_requests_total", code="200") == 1
+    assert seen("http_request_seconds_count") == 2
+    assert seen("append_seconds_count") == 2
+    assert {
+        name: seen("ledger_events", outcome=name)
+        for name in ("accepted", "held", "delivered", "dead", "dropped")
+    } == {
+        "accepted": 3,
+        "held": 0,
+        "delivered": 2,
+        "dead": 1,
+        "dropped": 0,
+    }
+    assert seen("rate_limit_remaining", key="pk_test") > 0
+    assert seen("gate_rate_requests_per_second", key="pk_test") > 0
+    assert seen("build_info", version=__version__, python=platform.python_version()) == 1
+
+
+async def until_settled(stack: Stack) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while (await stack.ledger())["held"]:
+            pass
+
+
+async def test_what_is_held_is_seen_coming(stack: Stack) -> None:
+    stack.fault(Fault(what=What.STATUS, status=503))
+    await stack.post(client(event(number=1)))
+    await stack.post(client(event(number=2), visitorId=OTHER_VISITOR))
+    seen = await stack.metrics()
+    assert seen("queues") == 2
+    assert seen("ledger_events", outcome="held") == 2
+    assert seen("buffer_bytes") > 500
+    assert seen("oldest_held_timestamp_seconds") > 1_700_000_000
+    assert seen("time_to_drain_seconds") > 0
+    assert seen("gate_rate_requests_per_second", key="other") > 0, (
+        "a key that Outlit never confirmed is not named"
+    )
+
+
+async def test_keys_are_named_only_once_outlit_confirmed_them(stack: Stack) -> None:
+    await stack.post(client(), "pk_confirmed")
+    await stack.arrived(1)
+    await until_settled(stack)
+    stack.fault(Fault(what=What.STATUS, status=503))
+    await stack.post(client(), "pk_made_up")
+    text = (await stack.get("/metrics")).body.decode()
+    assert 'key="pk_confirmed"' in text
+    assert "pk_made_up" not in text
+
+
+async def test_nothing_that_a_client_sent_becomes_a_label(stack: Stack) -> None:
+    marker = "marker-of-the-client"
+    body = client(
+        event("custom", eventName=marker, url=f"https://{marker}", **{marker: 1}),
+        sessionId=marker,
+        **{marker: 2},
+    )
+    await stack.post(
+        body, headers={"User-Agent": marker, "Origin": f"https://{marker}", "X-Request-Id": marker}
+    )
+    await stack.post(client(event(marker)), path=f"/{marker}", method="PUT")
+    await stack.arrived(1)
+    assert marker not in (await stack.get("/metrics")).body.decode()
+
+
+# -- probes ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/startupz"])
+async def test_a_process_that_runs_is_live_ready_and_started(stack: Stack, path: str) -> None:
+    reply = await stack.get(path)
+    assert (reply.status, reply.body) == (200, b"ok\n")
+
+
+async def test_ready_says_why_when_asked(stack: Stack) -> None:
+    assert (await stack.get("/readyz?verbose")).body.decode().splitlines() == [
+        "started: ok",
+        "running: ok",
+        "buffer: ok",
+        "ok",
+    ]
+
+
+async def test_upstream_being_down_makes_nothing_unready(stack: Stack) -> None:
+    await stack.sandbox.stop()
+    assert (await stack.post(client())).status == 200
+    assert (await stack.get("/readyz")).status == 200
+
+
+async def test_not_ready_while_the_buffer_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch, stack: Stack
+) -> None:
+    async def away(_buffer: SqliteBuffer) -> None:
+        raise BufferUnavailable("the disk is gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SqliteBuffer, "check", away)
+        reply = await stack.get("/readyz")
+        assert reply.status == 503
+        assert b"buffer: the disk is gone\n" in reply.body
+        assert (await stack.get("/livez")).status == 200
+    assert (await stack.get("/readyz")).status == 200
+
+
+async def test_not_ready_while_the_buffer_hangs(monkeypatch: pytest.MonkeyPatch, stack: Stack) -> None:
+    async def hanging(_buffer: SqliteBuffer) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("proxy.ops.health._CHECK_S", 0.05)
+    with monkeypatch.context() as patched:
+        patched.setattr(SqliteBuffer, "check", hanging)
+        assert (await stack.get("/readyz")).status == 503
+
+
+async def test_not_ready_when_the_buffer_is_full(start_stack: StartStack) -> None:
+    """Ready means that an append would succeed now."""
+    stack = await start_stack(buffer={"max_bytes": 1_000_000})
+    stack.fault(Fault(what=What.STATUS, status=503))
+    numbers = itertools.count(1_700_000_000_000)
+    for size in (700_000, 200_000, 50_000, *[1_000] * 60, *[1] * 10):
+        filling = event("custom", uuid=..., properties={"a": "x" * size})
+        last = await stack.post(client({**filling, "timestamp": next(numbers)}))
+    assert last.status == 503
+    assert (await stack.get("/readyz")).status == 503
+
+
+async def test_not_ready_while_stopping_and_the_operations_port_closes_last(tmp_path: Path) -> None:
+    """A request in the midst of its body is let come and answered; meanwhile the probes say what goes on."""
+    async with running_stack(tmp_path) as stack:
+        body = json.dumps(client()).encode()
+        async with stack.connection() as (reader, writer):
+            head = f"POST /api/i/v1/pk_test/events HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n"
+            writer.write(head.encode() + body[:-1])
+            async with asyncio.timeout(PATIENCE_S):
+                while not (await stack.metrics())("pending_body_bytes"):
+                    pass
+            stack.stop.set()
+            async with asyncio.timeout(PATIENCE_S):
+                while (await stack.get("/readyz")).status == 200:
+                    pass
+            reply = await stack.get("/readyz")
+            assert reply.status == 503
+            assert b"running: stopping\n" in reply.body
+            assert (await stack.get("/livez")).status == 200
+            writer.write(body[-1:])
+            assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200 ")
+        await asyncio.wait_for(asyncio.shield(stack.serving), PATIENCE_S)
+
+
+# -- the books ---------------------------------------------------------------------------------------------
+
+
+async def test_the_ledger_tells_each_key_and_the_total(stack: Stack) -> None:
+    await stack.post(client(event(number=1), event(number=2)), "pk_one")
+    await stack.arrived(2)
+    await until_settled(stack)
+    stack.fault(Fault(what=What.STATUS, status=503))
+    await stack.post(client(event(number=3)), "pk_two")
+    reply = await stack.get("/ledger", Authorization=f"Bearer {OPS_TOKEN}")
+    assert reply.status == 200
+    assert reply.headers["Content-Type"].startswith("application/json")
+    one = {"accepted": 2, "held": 0, "delivered": 2, "dead": 0, "dropped": 0, "difference": 0}
+    two = {"accepted": 1, "held": 1, "delivered": 0, "dead": 0, "dropped": 0, "difference": 0}
+    assert reply.json == {
+        "keys": {"pk_one": one, "pk_two": two},
+        "total": {name: one[name] + two[name] for name in one},
+    }
+
+
+@pytest.mark.parametrize(
+    "given",
+    [None, "", "Bearer", "Bearer ", "Bearer wrong", f"Bearer {OPS_TOKEN}x", f"Bearer {OPS_TOKEN[:-1]}",
+     OPS_TOKEN, f"Basic {OPS_TOKEN}", f"bearer {OPS_TOKEN.upper()}", "Bearer é"],
+)  # fmt: skip
+async def test_without_the_token_the_books_are_closed(stack: Stack, given: str | None) -> None:
+    await stack.post(client(), "pk_secret")
+    await stack.arrived(1)
+    reply = await stack.get("/ledger", **({} if given is None else {"Authorization": given}))
+    assert reply.status == 401
+    assert reply.headers["WWW-Authenticate"] == "Bearer"
+    assert "error" in reply.json
+    assert b"pk_secret" not in reply.body
+
+
+async def test_where_there_is_no_token_administration_is_off(tmp_path: Path) -> None:
+    async with running_stack(tmp_path, ops={"token": None}) as stack:
+        for given in ({}, {"Authorization": "Bearer None"}, {"Authorization": "Bearer "}):
+            reply = await stack.get("/ledger", **given)
+            assert reply.status == 403
+            assert "ops.token" in reply.json["error"]
+        assert (await stack.get("/metrics")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/elsewhere", 404),
+        ("GET", "/api/i/v1/pk_test/events", 404),
+        ("POST", "/metrics", 405),
+        ("DELETE", "/ledger", 405),
+        ("PUT", "/readyz", 405),
+    ],
+)
+async def test_what_is_not_here_is_told_in_json(stack: Stack, method: str, path: str, status: int) -> None:
+    async with stack.http.request(method, f"{stack.ops_url}{path}") as response:
+        assert response.status == status
+        assert response.content_type == "application/json"
+        assert (await response.json())["error"]
+        assert ("Allow" in response.headers) == (status == 405)
+
+
+async def test_the_public_listener_shows_nothing_of_this(stack: Stack) -> None:
+    for path in ("/metrics", "/ledger", "/readyz", "/livez"):
+        assert (await stack.post(b"", path=path, method="GET")).status == 404
+
+
+def test_a_scrape_is_read_by_this_helper_as_prometheus_would() -> None:
+    seen = Samples(
+        '# TYPE outlit_proxy_a counter\noutlit_proxy_a_total{b="c"} 2\noutlit_proxy_a_total{b="d"} 3\n'
+    )
+    assert (seen("a_total", b="c"), seen.sum("a_total")) == (2, 5)
+    with pytest.raises(AssertionError):
+        seen.sum("missing_total")
