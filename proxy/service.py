@@ -93,7 +93,7 @@ class Service:
                 buffer, metrics, max_events=settings.front.max_events, unknown=settings.front.unknown
             )
             front = web.ServerRunner(
-                Front(settings.front, ingest, metrics).server(), shutdown_timeout=settings.delivery.grace_s
+                Front(settings.front, ingest, metrics).server(), shutdown_timeout=self._front_grace_s()
             )
             rooms.push_async_callback(front.cleanup)
             front_url = await _listen(front, settings.front.listen, "front.listen")
@@ -135,6 +135,11 @@ class Service:
         except OpenRefused as error:
             raise StartRefused(str(error)) from error
 
+    def _front_grace_s(self) -> float:
+        """How long clients may take to finish what they are sending: what deliveries in flight do not need."""
+        delivery = self._settings.delivery
+        return max(delivery.grace_s / 2, delivery.grace_s - delivery.timeout_s)
+
     async def _stop(self, front: web.ServerRunner, flusher: Flusher, flushing: asyncio.Task[None]) -> None:
         deadline = asyncio.get_running_loop().time() + self._settings.delivery.grace_s
         try:
@@ -154,7 +159,12 @@ class Service:
     def _say_what_it_is(self, running: Running) -> None:
         settings = self._settings
         self._log.info("outlit-proxy", version=__version__)
-        self._log.info("front", url=running.front_url, keys=list(settings.front.public_keys) or "any pk_ key")
+        self._log.info(
+            "front",
+            listen=str(settings.front.listen),
+            url=running.front_url,
+            keys=list(settings.front.public_keys) or "any pk_ key",
+        )
         self._log.info(
             "operations", url=running.ops_url, administration="on" if settings.ops.token else "off"
         )

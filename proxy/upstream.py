@@ -6,11 +6,18 @@ bounded part of the answer, and waits no longer than it is told.
 """
 
 import asyncio
-from types import TracebackType
+from dataclasses import dataclass
+from types import SimpleNamespace, TracebackType
 from typing import Self
 
 import aiohttp
-from tenacity import AsyncRetrying, retry_if_result, stop_after_attempt, wait_random_exponential
+from tenacity import (
+    AsyncRetrying,
+    retry_if_result,
+    stop_after_attempt,
+    stop_before_delay,
+    wait_random_exponential,
+)
 from yarl import URL
 
 from proxy.lanes import Lane
@@ -27,6 +34,7 @@ _KEEPALIVE_S = 4.0
 closing connection may have arrived, and would be counted ambiguous for nothing."""
 
 _CONNECT_ATTEMPTS = 3
+_LEAST_S = 0.001  # aiohttp takes 0 for no time-out at all
 _DNS_TTL_S = 30
 
 
@@ -48,6 +56,7 @@ class Upstream:
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
             auto_decompress=False,
             trust_env=False,
+            trace_configs=[_noting_what_is_sent()],
         )
         return self
 
@@ -69,7 +78,7 @@ class Upstream:
         headers = {name: value for name, value in of_client.items() if value is not None}
         headers["Content-Type"] = "application/json"
         attempts = AsyncRetrying(
-            stop=stop_after_attempt(_CONNECT_ATTEMPTS),
+            stop=stop_after_attempt(_CONNECT_ATTEMPTS) | stop_before_delay(self._timeout_s),
             wait=wait_random_exponential(multiplier=0.05, max=0.5),
             retry=retry_if_result(_was_not_sent),
             retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
@@ -81,9 +90,8 @@ class Upstream:
     ) -> Answer | NoAnswer:
         if self._session is None:
             raise RuntimeError("Upstream is an async context manager")
-        left_s = deadline - asyncio.get_running_loop().time()
-        if left_s <= 0:
-            return NoAnswer(may_have_arrived=False, error="no time left to connect")
+        left_s = max(_LEAST_S, deadline - asyncio.get_running_loop().time())
+        sent = _Sent()
         try:
             response = await self._session.post(
                 url,
@@ -91,12 +99,31 @@ class Upstream:
                 headers=headers,
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=left_s),
+                trace_request_ctx=sent,
             )
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            return NoAnswer(may_have_arrived=False, error=_described(error))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return NoAnswer(may_have_arrived=True, error=_described(error))
+            return NoAnswer(may_have_arrived=sent.anything, error=_described(error))
         return await _read(response)
+
+
+@dataclass(slots=True)
+class _Sent:
+    """Whether anything of one request was written to a connection.
+
+    The kind of an error does not say: a connection or a TLS handshake that hangs ends in the same time-out as
+    an answer that does not come.
+    """
+
+    anything: bool = False
+
+
+def _noting_what_is_sent() -> aiohttp.TraceConfig:
+    async def note(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
+        context.trace_request_ctx.anything = True
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_headers_sent.append(note)
+    return trace
 
 
 async def _read(response: aiohttp.ClientResponse) -> Answer:

@@ -112,7 +112,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Portion:
-    """The events of one client request that go into one queue, in order. `header` is the lane as it is stored."""
+    """The events of one client request that go into one queue, in order; `header` is the lane's."""
 
     queue: QueueId
     lane: LaneId

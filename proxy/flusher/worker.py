@@ -85,7 +85,7 @@ class Flusher:
     async def drain(self) -> None:
         """Return when nothing is held any more: for a stop that leaves nothing behind."""
         # Other processes may empty a shared buffer too, so there is no event to wait for.
-        while any(of.books.held for of in (await self._buffer.figures()).values()):  # noqa: ASYNC110
+        while any(of.books.held for of in (await self._retried(self._buffer.figures)).values()):  # noqa: ASYNC110
             await asyncio.sleep(_DRAIN_LOOK_S)
 
     # -- a key -----------------------------------------------------------------------------------------
@@ -101,9 +101,7 @@ class Flusher:
     async def _drive(self, key: PublicKey) -> None:
         """Claim what is due of one key, in turn, until it is empty."""
         alarm = self._alarms[key]
-        while not self._stopping.is_set():
-            await self._settled.wait()
-            await self._slots.acquire()
+        while await self._may_claim():
             alarm.set()
             asked_at = asyncio.get_running_loop().time()
             claimed = await self._claim(key)
@@ -115,6 +113,16 @@ class Flusher:
                 break
             await alarm.sleep(claimed.wait_s)
         del self._alarms[key]
+
+    async def _may_claim(self) -> bool:
+        """Wait for a slot, which the caller then has, while no settle is owed; False once stopping."""
+        while not self._stopping.is_set():
+            await self._slots.acquire()
+            if self._settled.is_set() and not self._stopping.is_set():
+                return True
+            self._slots.release()
+            await self._settled.wait()
+        return False
 
     async def _claim(self, key: PublicKey) -> Lease | Idle:
         try:

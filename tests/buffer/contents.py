@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from itertools import count
 
-from proxy.buffer import Buffer, Death, Event, Head, Idle, Lease, Portion, Settled, Settlement
+from proxy.buffer import Buffer, BufferFull, Death, Event, Head, Idle, Lease, Portion, Settled, Settlement
 from proxy.lanes import Lane, QueueId, lane_id
 from proxy.ledger import Books, Dead
 from proxy.wire.limits import PublicKey
@@ -37,9 +37,9 @@ def event(name: int | str, *, size: int = 0) -> Event:
     return Event(seed, int.from_bytes(seed[:8], "big", signed=True), text.encode())
 
 
-def events(first: int, last: int) -> list[Event]:
+def events(first: int, last: int, *, size: int = 0) -> list[Event]:
     """`first` and `last` and all between."""
-    return [event(number) for number in range(first, last + 1)]
+    return [event(number, size=size) for number in range(first, last + 1)]
 
 
 def portion(held: Sequence[Event], queue_name: str = "q", lane: str = "a") -> Portion:
@@ -82,6 +82,20 @@ async def settled(
     outcome = await buffer.settle(lease, Settlement(taken, dead or {}, frozenset(again), wait_s, failed))
     assert isinstance(outcome, Settled), outcome
     return outcome
+
+
+async def filled(buffer: Buffer, *, size: int = 0) -> int:
+    """Append requests over two queues each until one is refused; how many were taken."""
+    for number in count():
+        one, other = (
+            portion([event(number, size=size)], f"{size} {number}"),
+            portion([event(number)], f"{size}"),
+        )
+        try:
+            await buffer.append(KEY, [one, other])
+        except BufferFull:
+            return number
+    raise AssertionError
 
 
 def texts(held: Sequence[Event]) -> list[bytes]:

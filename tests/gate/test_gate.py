@@ -1,4 +1,4 @@
-"""The gate by itself: a rate that is never exceeded, pauses with bounds, and no jump of a clock that stops it."""
+"""The gate by itself: a rate never exceeded, pauses with bounds, and no jump of a clock that stops it."""
 
 from dataclasses import replace
 
@@ -40,6 +40,7 @@ def grants(of: Gate, from_ms: int, to_ms: int) -> list[int]:
     while now_ms < to_ms:
         answer = gate.claim(of, now_ms)
         if isinstance(answer, int):
+            assert answer > 0
             now_ms += answer
         else:
             of = answer
@@ -71,7 +72,7 @@ def test_no_window_holds_more_than_the_rate_and_the_catch_up(limit_per_s: float,
 def test_who_waits_as_told_gets_the_whole_rate(limit_per_s: float) -> None:
     span_ms = 5_000
     got = len(grants(gate.opened(limit_per_s), NOW_MS, NOW_MS + span_ms))
-    # A wait is told in whole milliseconds, so each grant comes up to one late; the catch-up makes good for it.
+    # Waits are whole milliseconds, so each grant comes up to one late; the catch-up makes good for it.
     assert got >= int(SHARE_OF_LIMIT * limit_per_s * span_ms / 1000)
 
 
@@ -152,7 +153,9 @@ def test_a_429_after_a_jump_back_pauses_like_any_other() -> None:
         (limited(reset_in_s=10 * MAX_WAIT_S), MAX_PAUSE_MS),
     ],
 )
-def test_a_429_pauses_by_retry_after_else_by_the_reset_else_briefly(feedback: Feedback, pause_ms: int) -> None:
+def test_a_429_pauses_by_retry_after_else_by_the_reset_else_briefly(
+    feedback: Feedback, pause_ms: int
+) -> None:
     of = gate.settle(gate.opened(100), feedback, NOW_MS)
     assert of.pause_reason is Pause.RATE_LIMITED
     assert wait_ms(of, NOW_MS) == pause_ms
@@ -182,7 +185,9 @@ def test_any_other_answer_leaves_the_gate_as_it_is() -> None:
 
 @given(_limits, _limits)
 def test_another_limit_moves_the_rate_in_proportion_and_keeps_the_rest(old: float, new: float) -> None:
-    of = replace(gate.opened(old), tat_ms=NOW_MS + 0.5, pause_until_ms=NOW_MS, pause_reason=Pause.RATE_LIMITED)
+    of = replace(
+        gate.opened(old), tat_ms=NOW_MS + 0.5, pause_until_ms=NOW_MS, pause_reason=Pause.RATE_LIMITED
+    )
     moved = gate.with_limit(of, new)
     assert moved.limit_per_s == new
     assert moved.rate_per_s == pytest.approx(SHARE_OF_LIMIT * new)

@@ -20,7 +20,7 @@ NEWER = {"type": "scroll", "url": "https://acme.example/", "path": "/"}
 
 
 def read(fields: Mapping[str, Any], *events: Mapping[str, Any], seed: int = 0) -> Envelope:
-    """An envelope as read from the wire; its keys in an order, and its text in a spelling, of `seed`'s choice."""
+    """An envelope as read from the wire; `seed` chooses its keys' order and its text's spelling."""
     chance = random.Random(seed)
     posted = _shuffled({**fields, "events": list(events) or [PAGEVIEW]}, chance)
     body = json.dumps(posted, indent=chance.choice([None, 1]))
@@ -68,7 +68,9 @@ ALIKE = [
 _alike = st.sampled_from(ALIKE)
 _names = st.sampled_from(["a", "A", "é", "e\u0301", "", "1"])
 _json = st.recursive(
-    _alike, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(_names, inner, max_size=2), max_leaves=4
+    _alike,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(_names, inner, max_size=2),
+    max_leaves=4,
 )
 _maps = st.dictionaries(_names, _alike, max_size=2)
 _envelopes = st.fixed_dictionaries(
@@ -177,7 +179,9 @@ def test_a_lane_id_has_128_bits() -> None:
 # -- queues --------------------------------------------------------------------------------------------
 
 
-def queues(fields: Mapping[str, Any], *events: Mapping[str, Any], user_agent: str | None = None) -> list[QueueId]:
+def queues(
+    fields: Mapping[str, Any], *events: Mapping[str, Any], user_agent: str | None = None
+) -> list[QueueId]:
     """The queue of each event of a request."""
     envelope = read(fields, *events)
     queue_of = QueueOf(envelope, lane_id(Lane(envelope.fields, user_agent=user_agent).header()))
@@ -191,7 +195,7 @@ def queue(fields: Mapping[str, Any], *events: Mapping[str, Any], user_agent: str
     return only
 
 
-STRONGEST_FIRST = [
+STRONGEST_FIRST: list[tuple[str, dict[str, Any]]] = [
     ("visitorId", {"visitorId": VISITOR}),
     ("userId", {"userIdentity": {"userId": "u1"}}),
     ("email", {"userIdentity": {"email": "ann@acme.example"}}),
@@ -219,7 +223,7 @@ def test_the_strongest_identity_of_the_envelope_chooses_the_queue(stronger: int)
 
 
 def test_one_value_under_two_kinds_of_identity_is_two_queues() -> None:
-    one = [
+    one: list[dict[str, Any]] = [
         {"userIdentity": {"userId": "one"}},
         {"fingerprint": "one"},
         {"customerIdentity": {"customerId": "one"}},

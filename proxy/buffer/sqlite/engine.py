@@ -8,9 +8,12 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import apsw
+
 from proxy.buffer.contract import (
     Appended,
     Buffer,
+    BufferUnavailable,
     DeadLetter,
     Head,
     Idle,
@@ -23,7 +26,7 @@ from proxy.buffer.contract import (
     Terms,
 )
 from proxy.buffer.sqlite.figures import read_figures
-from proxy.buffer.sqlite.files import Lock, open_database, open_reader
+from proxy.buffer.sqlite.files import Lock, open_database, open_reader, unusable
 from proxy.buffer.sqlite.transactions import Transactions
 from proxy.buffer.sqlite.writer import Writer
 from proxy.clock import StoreClock
@@ -56,35 +59,39 @@ class SqliteBuffer(Buffer):
                 sync_every_commit=sync_every_commit,
                 max_bytes=terms.max_bytes + terms.dead_max_bytes,
             )
-            work = Transactions(connection, terms, clock)
+            work = _prepared(connection, terms, clock, path)
         except BaseException:
             lock.release()
             raise
-        writer = Writer(connection, work.remember)
-        await writer.run(work.pull_back)
-        return cls(writer, work, path, lock, clock)
+        return cls(Writer(connection, work.remember), work, path, lock, clock)
 
     async def append(self, key: PublicKey, portions: Sequence[Portion]) -> Appended:
-        appended, due_s = await self._writer.run(lambda: self._work.append(key, portions))
-        if due_s is not None:
-            for wake in self._wakers:
-                wake(key, due_s)
+        def wake(answer: tuple[Appended, float | None]) -> None:
+            _, due_s = answer
+            if due_s is not None:
+                for waker in self._wakers:
+                    waker(key, due_s)
+
+        appended, _ = await self._writer.run(lambda: self._work.append(key, portions), then=wake)
         return appended
 
     async def claim(self, key: PublicKey, token: bytes) -> Lease | Idle:
-        return await self._writer.run(lambda: self._work.claim(key, token))
+        return await self._writer.run(lambda: self._work.claim(key, token), drains=True)
 
     async def read(self, lease: Lease, max_events: int, max_bytes: int) -> Head | Spent:
         return await self._writer.run(lambda: self._work.read(lease, max_events, max_bytes))
 
     async def settle(self, lease: Lease, settlement: Settlement) -> Settled | Spent:
-        return await self._writer.run(lambda: self._work.settle(lease, settlement))
+        return await self._writer.run(lambda: self._work.settle(lease, settlement), drains=True)
 
     async def dead_letters(self, key: PublicKey | None = None, *, limit: int = 100) -> list[DeadLetter]:
         return await self._writer.run(lambda: self._work.dead_letters(key, min(limit, 1000)))
 
     async def figures(self, *, recount: bool = False) -> Mapping[PublicKey, KeyFigures]:
-        figures = await asyncio.to_thread(lambda: self._count(recount=recount))
+        try:
+            figures = await asyncio.to_thread(lambda: self._count(recount=recount))
+        except apsw.Error as error:
+            raise BufferUnavailable(f"the buffer's file cannot be read: {error}") from error
         if recount:
             self._differences = {key: of.books.difference for key, of in figures.items()}
         return figures
@@ -112,3 +119,15 @@ class SqliteBuffer(Buffer):
             return read_figures(reader, self._clock.now_ms(), self._differences, recount=recount)
         finally:
             reader.close()
+
+
+def _prepared(connection: apsw.Connection, terms: Terms, clock: StoreClock, path: Path) -> Transactions:
+    """The verbs on a database that was just opened; it is read here for the first time."""
+    try:
+        work = Transactions(connection, terms, clock)
+        with connection:
+            work.pull_back()
+    except apsw.Error as error:
+        connection.close()
+        raise unusable(path, error) from error
+    return work

@@ -23,12 +23,13 @@ def read_figures(
         queues = _by_key(connection, "SELECT key_id, count(*) FROM queue WHERE held > 0 GROUP BY key_id")
         recounted = (_by_key(connection, _HELD), _by_key(connection, _DEAD)) if recount else None
         figures = {}
-        for key_id, name, state, succeeded, accepted, delivered, dead, dropped, stored_bytes in _all(
+        for key_id, name, state, succeeded, accepted, delivered, buried, dropped, stored_bytes in _all(
             connection,
-            "SELECT id, public_key, gate, succeeded, accepted, delivered, dead, dropped, stored_bytes FROM key",
+            "SELECT id, public_key, gate, succeeded, accepted, delivered, dead, dropped, stored_bytes"
+            " FROM key",
         ):
             key = PublicKey(name)
-            held = accepted - delivered - dead - dropped
+            held, dead = accepted - delivered - buried - dropped, buried
             difference = differences.get(key, 0)
             if recounted is not None:
                 held_there, dead_there = (counts.get(key_id, 0) for counts in recounted)

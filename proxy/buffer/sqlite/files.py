@@ -60,13 +60,16 @@ class Lock:
         self._write(with_layout=True)
 
     def release(self) -> None:
-        """Let another process have the database."""
-        os.close(self._fd)
+        """Let another process have the database. Does nothing the second time."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def _write(self, *, with_layout: bool) -> None:
         text = f"process {os.getpid()}\n" + (f"layout {LAYOUT}\n" if with_layout else "")
-        os.ftruncate(self._fd, 0)
+        # In this order, so that a crash in between does not forget that there was a database.
         os.pwrite(self._fd, text.encode("ascii"), 0)
+        os.ftruncate(self._fd, len(text))
         os.fsync(self._fd)
 
 
@@ -95,12 +98,17 @@ def open_database(path: Path, lock: Lock, *, sync_every_commit: bool, max_bytes:
             _create(connection)
             _sync_directory(path.parent)
     except (apsw.Error, OSError) as error:
-        raise OpenRefused(
-            f"buffer: {path} cannot be opened: {error}; if it is damaged, move it and its -wal file away"
-            f" together with {path}.lock and keep them: most events can be recovered"
-        ) from error
+        raise unusable(path, error) from error
     lock.remember_layout()
     return connection
+
+
+def unusable(path: Path, error: Exception) -> OpenRefused:
+    """What to say where SQLite or the system refuses the file."""
+    return OpenRefused(
+        f"buffer: {path} cannot be opened: {error}; if it is damaged, move it and its -wal file away"
+        f" together with {path}.lock and keep them: most events can be recovered"
+    )
 
 
 def open_reader(path: Path) -> apsw.Connection:

@@ -3,6 +3,9 @@
 While a commit waits for the disk, further work gathers; then all of it is done in one transaction and
 made durable by one fsync. So a lone caller waits for its own commit only, and a crowd shares them.
 
+At the file's bound what only adds is refused, and what drains (a claim, a settle with its dead letters) may
+use a reserve beyond it: a full buffer must be able to empty itself.
+
 Storage errors end it. A failed fsync or write says nothing about what is on the disk and must never be
 retried (a second fsync reports a success that is none): everything asked fails as unavailable, `failed`
 fires, and the next start recovers from the log.
@@ -24,10 +27,15 @@ _T = TypeVar("_T")
 _MAX_GROUP = 512
 """Pieces of work in one transaction: bounds the time that its first waits for its last."""
 
+_RESERVE_PAGES = 1024
+"""By how much a piece of work that drains may pass the file's bound: a batch of dead letters, thrice."""
+
 
 @dataclass(slots=True)
 class _Work:
     do: Callable[[], Any]
+    then: Callable[[Any], None] | None
+    drains: bool
     future: asyncio.Future[Any]
     answer: Any = None
     error: BaseException | None = None
@@ -47,15 +55,19 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="buffer-writer", daemon=True)
         self._thread.start()
 
-    async def run(self, do: Callable[[], _T]) -> _T:
+    async def run(
+        self, do: Callable[[], _T], *, then: Callable[[_T], None] | None = None, drains: bool = False
+    ) -> _T:
         """Do `do` in a transaction; return when it is committed.
 
-        `do` may raise a BufferFault only before its first write. Raises that, or BufferUnavailable.
+        `then` is told the answer on the event loop, even where the caller was cancelled meanwhile. `drains`:
+        the buffer empties by this, so it may use the reserve. `do` may raise a BufferFault only before its
+        first write. Raises that, BufferFull (never where it `drains`), or BufferUnavailable.
         """
         if self._closed or self._broken is not None:
             raise BufferUnavailable("the buffer is closed" if self._broken is None else str(self._broken))
         future: asyncio.Future[_T] = self._loop.create_future()
-        self._inbox.put(_Work(do, future))
+        self._inbox.put(_Work(do, then, drains, future))
         return await future
 
     async def close(self) -> None:
@@ -101,9 +113,10 @@ class Writer:
             for work in group:
                 work.answer = work.error = None
                 try:
-                    self._transact([work])
+                    self._transact_alone(work)
                 except apsw.FullError:
-                    work.error = BufferFull("the buffer's file has reached its bound, or its disk is full")
+                    refusal = BufferUnavailable if work.drains else BufferFull
+                    work.error = refusal("the buffer's file has reached its bound, or its disk is full")
 
     def _transact(self, group: list[_Work]) -> None:
         connection = self._connection
@@ -121,6 +134,17 @@ class Writer:
             self._on_rollback()
             raise
 
+    def _transact_alone(self, work: _Work) -> None:
+        if not work.drains:
+            self._transact([work])
+            return
+        bound = self._connection.pragma("max_page_count")
+        self._connection.pragma("max_page_count", bound + _RESERVE_PAGES)
+        try:
+            self._transact([work])
+        finally:
+            self._connection.pragma("max_page_count", bound)
+
     def _break(self, error: BaseException, group: list[_Work]) -> None:
         if self._broken is None:
             self._broken = error
@@ -135,6 +159,8 @@ class Writer:
 
 def _answer(group: list[_Work]) -> None:
     for work in group:
+        if work.then is not None and work.error is None:
+            work.then(work.answer)
         if work.future.done():
             continue  # its caller was cancelled; what it asked for is done all the same
         if work.error is not None:
