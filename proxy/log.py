@@ -63,6 +63,7 @@ def configure(
     root.handlers = [other for other in root.handlers if not isinstance(other, _LibraryHandler)] + [handler]
     root.setLevel(max(logging.WARNING, _LEVELS[level]))
     logging.getLogger("aiohttp.server").addFilter(_is_not_malformed_request)
+    logging.getLogger("asyncio").addFilter(_NOW_AND_THEN)
 
 
 def short_key(key: str) -> str:
@@ -76,6 +77,31 @@ def _is_not_malformed_request(record: logging.LogRecord) -> bool:
     Anybody can send them, as many as they like. Errors of our own handlers pass.
     """
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+class _NowAndThen(logging.Filter):
+    """Lets a line of the event loop's through once in ten seconds.
+
+    Out of file descriptors, it writes one with a traceback for each try to accept, ten thousand a second.
+    """
+
+    _EVERY_S = 10.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._passed_at: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = str(record.msg)
+        if record.created - self._passed_at.get(message, 0.0) < self._EVERY_S:
+            return False
+        if len(self._passed_at) > 100:
+            self._passed_at.clear()
+        self._passed_at[message] = record.created
+        return True
+
+
+_NOW_AND_THEN = _NowAndThen()  # one, so that a second `configure` adds none
 
 
 def _text(*, colours: bool) -> Processor:

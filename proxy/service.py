@@ -7,6 +7,7 @@ listener closes last. Every long-lived task is in one task group: one that dies 
 
 import asyncio
 import os
+import resource
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import structlog
 from aiohttp import web
 
 from proxy import __version__
-from proxy.buffer import Buffer, Quota, Terms
+from proxy.buffer import Buffer, BufferUnavailable, Quota, Terms
 from proxy.buffer.sqlite import OpenRefused, SqliteBuffer
 from proxy.flusher import Flusher
 from proxy.front import Front, Ingest
@@ -23,6 +24,9 @@ from proxy.metrics import Metrics
 from proxy.ops import Bookkeeper, Health, make_app
 from proxy.settings import ListenAddress, Settings
 from proxy.upstream import Upstream
+
+_OTHER_DESCRIPTORS = 64
+"""Files, the operations listener and its callers, the event loop's own."""
 
 _OPS_SHUTDOWN_S = 2.0
 _OPS_KEEPALIVE_S = 75.0
@@ -33,7 +37,7 @@ class StartRefused(Exception):
 
 
 class BufferBroke(Exception):
-    """Storage failed. What was acknowledged is in the file; the next start recovers it."""
+    """Storage failed. The next start recovers what is in the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,7 @@ class Service:
         Raises StartRefused, or a group with what a task died of.
         """
         settings = self._settings
+        self._make_room_for_connections()
         async with AsyncExitStack() as rooms:
             metrics = Metrics(settings.metrics.max_key_labels)
             buffer = await self._open_buffer()
@@ -111,8 +116,7 @@ class Service:
                 await self._stop(front, flusher, flushing)
                 watching.cancel()
                 counting.cancel()
-            held = sum(of.books.held for of in (await buffer.figures()).values())
-            self._log.info("stopped", held=held)
+            self._log.info("stopped", held=await _held(buffer))
 
     async def _open_buffer(self) -> Buffer:
         settings = self._settings
@@ -135,8 +139,24 @@ class Service:
         except OpenRefused as error:
             raise StartRefused(str(error)) from error
 
+    def _make_room_for_connections(self) -> None:
+        """Have as many file descriptors as connections are allowed, as far as the system lets us."""
+        soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        settings = self._settings
+        wanted = settings.front.max_connections + settings.delivery.in_flight + _OTHER_DESCRIPTORS
+        if most != resource.RLIM_INFINITY and most < wanted:
+            self._log.warning(
+                "the limit of open files is below front.max_connections: raise it (ulimit -n, LimitNOFILE)"
+                " or lower the setting",
+                limit=most,
+                wanted=wanted,
+            )
+            wanted = most
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
     def _front_grace_s(self) -> float:
-        """How long clients may take to finish what they are sending: what deliveries in flight do not need."""
+        """How long clients may take to finish what they send: what deliveries in flight do not need."""
         delivery = self._settings.delivery
         return max(delivery.grace_s / 2, delivery.grace_s - delivery.timeout_s)
 
@@ -177,10 +197,19 @@ class Service:
         )
 
 
+async def _held(buffer: Buffer) -> int | str:
+    try:
+        return sum(of.books.held for of in (await buffer.figures()).values())
+    except BufferUnavailable as error:
+        return f"unknown: {error}"
+
+
 async def _watch(buffer: Buffer) -> None:
     """Ends, with an error, when the buffer cannot go on."""
     error = await buffer.failed()
-    raise BufferBroke(f"storage failed: {error}; nothing acknowledged is lost, start again") from error
+    raise BufferBroke(
+        f"storage failed: {error}; see to the disk, then start again: what is in the file is recovered"
+    ) from error
 
 
 async def _listen(runner: web.BaseRunner, address: ListenAddress, setting: str) -> str:

@@ -26,8 +26,13 @@ from proxy.wire.limits import PublicKey
 from proxy.wire.rate_headers import read_rate_headers
 from proxy.wire.request import events_path
 
-MAX_ANSWER_BYTES = 65_536
-"""How much of an answer is read: an error for each of 100 events with room; the rest is not waited for."""
+MAX_ANSWER_BYTES = 262_144
+"""How much of an answer is read: a long error for each of 100 events; the rest is not waited for."""
+
+MAX_HEADER_BYTES = 65_536
+"""Of one header line of an answer. With aiohttp's 8,190 a long security policy makes it no answer at all."""
+
+MAX_HEADERS = 1_000
 
 _KEEPALIVE_S = 4.0
 """Idle connections are closed before common servers close theirs (5 s and more): a request sent into a
@@ -56,6 +61,9 @@ class Upstream:
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
             auto_decompress=False,
             trust_env=False,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+            max_headers=MAX_HEADERS,
             trace_configs=[_noting_what_is_sent()],
         )
         return self

@@ -133,7 +133,7 @@ class Lease:
     """The right to deliver the head of a queue until `lease_s` after the claim was *asked for*.
 
     `attempts` counts the tries of this head that failed before; `max_events` is how many events the next
-    batch may hold.
+    batch may hold. `unsettled`: the lease before this one ended by itself, so its batch may have arrived.
     """
 
     key: PublicKey
@@ -141,6 +141,7 @@ class Lease:
     token: bytes
     attempts: int
     max_events: int
+    unsettled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ import structlog
 from proxy.buffer import Buffer, BufferUnavailable, Idle, Lease, Settled, Settlement, Spent
 from proxy.flusher.alarm import Alarm
 from proxy.flusher.batch import Batch, LaneFault, batch_of
+from proxy.flusher.slots import Slots
 from proxy.flusher.verdict import Verdict, judge
 from proxy.ledger import Dropped
 from proxy.log import short_key
@@ -60,7 +61,7 @@ class Flusher:
         self._metrics = metrics
         self._patience_s = lease_s - timeout_s - SETTLE_S  # from claim to POST
         self._log = structlog.get_logger("flusher")
-        self._slots = asyncio.Semaphore(in_flight)
+        self._slots = Slots(in_flight)
         self._alarms: dict[PublicKey, Alarm] = {}  # of the keys that have a driver
         self._stopping = asyncio.Event()
         self._settled = asyncio.Event()  # cleared while the buffer owes the answer to a settle
@@ -101,26 +102,26 @@ class Flusher:
     async def _drive(self, key: PublicKey) -> None:
         """Claim what is due of one key, in turn, until it is empty."""
         alarm = self._alarms[key]
-        while await self._may_claim():
+        while await self._may_claim(key):
             alarm.set()
             asked_at = asyncio.get_running_loop().time()
             claimed = await self._claim(key)
             if isinstance(claimed, Lease):
                 self._tasks.create_task(self._deliver(claimed, asked_at), name=f"deliver {short_key(key)}")
                 continue
-            self._slots.release()
+            self._slots.release(key)
             if claimed.empty and alarm.is_quiet:
                 break
             await alarm.sleep(claimed.wait_s)
         del self._alarms[key]
 
-    async def _may_claim(self) -> bool:
+    async def _may_claim(self, key: PublicKey) -> bool:
         """Wait for a slot, which the caller then has, while no settle is owed; False once stopping."""
         while not self._stopping.is_set():
-            await self._slots.acquire()
+            await self._slots.acquire(key)
             if self._settled.is_set() and not self._stopping.is_set():
                 return True
-            self._slots.release()
+            self._slots.release(key)
             await self._settled.wait()
         return False
 
@@ -147,7 +148,7 @@ class Flusher:
                 verdict = judge(answer, batch.events, lease.attempts, random.uniform(-1, 1))  # jitter
                 await self._settle(lease, batch, verdict)
             finally:
-                self._slots.release()
+                self._slots.release(lease.key)
 
     async def _read(self, lease: Lease) -> Batch | None:
         head = await self._retried(lambda: self._buffer.read(lease, lease.max_events, REQUEST_BYTES))
@@ -163,6 +164,8 @@ class Flusher:
             return None
 
     async def _post(self, lease: Lease, batch: Batch) -> Answer | NoAnswer:
+        # The batch of a lease that ended by itself may have been taken before: its worker died, or was late.
+        self._metrics.ambiguous.inc(lease.unsettled)
         with self._metrics.upstream_seconds.time():
             answer = await self._upstream.post(lease.key, batch.lane, batch.body)
         self._note_health(answer)
@@ -183,10 +186,7 @@ class Flusher:
         )
         outcome = await self._end(lease, settlement)
         if isinstance(outcome, Spent):
-            # The lease ended first: its next holder sends the batch again, though it may have been taken.
-            if settlement.delivered and not verdict.ambiguous:
-                self._metrics.ambiguous.inc()
-            return
+            return  # the lease ended first: its next holder sends the batch again, and counts that
         self._metrics.delivered.inc(settlement.delivered)
         for death in verdict.dead.values():
             self._metrics.dead[death.reason].inc()
@@ -214,7 +214,6 @@ class Flusher:
                 "events refused by upstream: dead letters",
                 key=short_key(lease.key),
                 events=len(verdict.dead),
-                message=next(iter(verdict.dead.values())).message,
             )
 
     def _note_health(self, answer: Answer | NoAnswer) -> None:

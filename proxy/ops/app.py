@@ -7,7 +7,7 @@ from dataclasses import asdict
 import orjson
 from aiohttp import web
 
-from proxy.buffer import Buffer
+from proxy.buffer import Buffer, BufferFault
 from proxy.ledger import Books
 from proxy.metrics import Metrics
 from proxy.ops.bookkeeper import Bookkeeper
@@ -96,6 +96,8 @@ def _guard(token: str | None) -> Callable[[Handler], Handler]:
 async def _errors_in_json(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
+    except BufferFault as error:
+        return _json({"error": str(error)}, status=503)
     except web.HTTPException as error:
         allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
         return _json({"error": error.reason.lower()}, status=error.status, headers=allow)

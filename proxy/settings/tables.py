@@ -205,7 +205,10 @@ class DeliverySettings(_Table):
         description="how long a queue's first event waits for company before it is due",
     )
     in_flight: Whole = Field(
-        default=64, ge=1, le=1_000, description="upstream requests at one time, of this process"
+        default=64,
+        ge=1,
+        le=1_000,
+        description="upstream requests at one time, of this process; a quarter is kept for keys with none",
     )
     limit_per_s: Whole = Field(
         default=100,

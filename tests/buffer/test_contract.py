@@ -785,6 +785,18 @@ async def test_so_many_unconfirmed_keys_may_exist(engine: Engine) -> None:
     assert await buffer.append(PublicKey("pk_third"), [portion([event(1)])]) == Appended(1, 0)
 
 
+async def test_a_key_that_holds_nothing_any_more_takes_no_place_from_others(engine: Engine) -> None:
+    buffer = await engine.opened(replace(TERMS, quota=Quota(queues=3, keys=1)))
+    await buffer.append(KEY, [portion([event(1)])])
+    with pytest.raises(QuotaExceeded):
+        await buffer.append(OTHER_KEY, [portion([event(1)])])
+    engine.advance(2)
+    await settled(buffer, await leased(buffer), 1, dead={0: REFUSED})
+    await buffer.append(OTHER_KEY, [portion([event(1)])])
+    with pytest.raises(QuotaExceeded):
+        await buffer.append(KEY, [portion([event(2)])])
+
+
 @pytest.mark.parametrize("restarted", [False, True])
 async def test_a_key_that_upstream_confirmed_has_no_quota(engine: Engine, restarted: bool) -> None:
     terms = replace(TERMS, quota=Quota(queues=2, keys=1))

@@ -181,7 +181,7 @@ def damage(path: Path, table: str) -> None:
         file.write(b"\xff" * 4096)
 
 
-@pytest.mark.parametrize("table", ["key", "queue_due", "dead_letter", "seen_turn"])
+@pytest.mark.parametrize("table", ["key", "queue_due", "seen_turn"])
 async def test_a_database_that_is_damaged_where_a_start_looks_is_refused(
     engine: SqliteEngine, table: str
 ) -> None:
@@ -576,3 +576,57 @@ def test_the_stores_clock_follows_no_change_of_the_time_of_day() -> None:
     assert clock.now_ms() == 1_800_000_001_500
     clock.offset_ms = -500
     assert clock.now_ms() == 1_800_000_001_000
+
+
+# -- the file itself -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_file_that_is_deleted_under_us_ends_acknowledging(
+    engine: SqliteEngine, *, replaced: bool
+) -> None:
+    buffer = await engine.opened()
+    await buffer.append(KEY, [portion([event(1)])])
+    for file in files_of(engine):
+        file.unlink()
+    if replaced:
+        engine.path.write_bytes(b"")
+    with pytest.raises(BufferUnavailable, match="deleted or replaced"):
+        await buffer.append(KEY, [portion([event(2)])])
+    assert "deleted or replaced" in str(await buffer.failed())
+    with pytest.raises(BufferUnavailable):
+        await buffer.check()
+
+
+async def test_the_files_are_for_their_owner_only(engine: SqliteEngine) -> None:
+    buffer = await engine.opened()
+    await buffer.append(KEY, [portion([event(1)])])
+    assert {file.name: oct(file.stat().st_mode & 0o777) for file in files_of(engine)} == {
+        file.name: "0o600" for file in files_of(engine)
+    }
+
+
+async def test_another_name_of_the_file_is_the_same_file(engine: SqliteEngine, tmp_path: Path) -> None:
+    await engine.opened()
+    other_name = tmp_path / "other-name.db"
+    other_name.symlink_to(engine.path)
+    with pytest.raises(OpenRefused, match="in use"):
+        await SqliteBuffer.opened(other_name, TERMS)
+
+
+async def test_somebody_elses_transaction_is_waited_out_and_breaks_nothing(engine: SqliteEngine) -> None:
+    buffer = await engine.opened()
+    # Another process: within one, the locks of two SQLite libraries do not see each other.
+    hold = (
+        f"import sqlite3; c = sqlite3.connect({str(engine.path)!r}, isolation_level=None);"
+        " c.execute('BEGIN IMMEDIATE'); print('held', flush=True); input()"
+    )
+    with subprocess.Popen(  # noqa: ASYNC220
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(BufferUnavailable, match="another process"):
+            await buffer.append(KEY, [portion([event(1)])])
+        other.communicate(b"\n")
+    assert await buffer.append(KEY, [portion([event(1)])]) == Appended(1, 0)

@@ -80,7 +80,7 @@ async def test_an_append_during_the_last_look_at_an_empty_key_is_not_overlooked(
 async def test_a_backlog_of_one_visitor_leaves_batch_behind_batch(bench: Bench) -> None:
     """It once waited for the end of a lease between two batches."""
     uuids = await bench.append(520)
-    async with bench.flushing():
+    async with bench.flushing(), asyncio.timeout(3):  # half of what five sleeps in between would take
         await bench.until_empty()
     assert [len(batch) for batch in bench.sent()] == [100, 100, 100, 100, 100, 20]
     assert bench.taken() == uuids
@@ -470,7 +470,8 @@ async def test_a_lease_that_ended_before_its_read_is_not_posted(bench: Bench) ->
         await bench.until_empty()
     assert bench.sent(VISITOR) == [uuids]
     assert bench.count("settle_spent_total") == 1
-    assert bench.count("deliveries_ambiguous_total") == 0
+    # Of a lease that ended by itself nobody can say what became of its batch.
+    assert bench.count("deliveries_ambiguous_total") == 1
 
 
 async def test_an_event_of_another_lane_keeps_its_batch_from_leaving(

@@ -251,6 +251,21 @@ async def test_an_endless_answer_is_cut_at_its_bound(serve: Serve, framing: str)
     assert sent < 20_000_000  # what the two sockets hold, and not a billion
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        b"Content-Security-Policy: " + b"x" * 60_000 + b"\r\n",
+        b"".join(b"X-Header-%d: 1\r\n" % n for n in range(900)),
+    ],
+    ids=["long", "many"],
+)
+async def test_an_answer_with_long_or_many_headers_is_an_answer(serve: Serve, more: bytes) -> None:
+    server = await serve(says(OK.replace(b"\r\n", b"\r\n" + more, 1)))
+    answer = await posted(server.url)
+    assert isinstance(answer, Answer), answer
+    assert answer.status == 200
+
+
 async def test_a_compressed_answer_is_not_inflated(serve: Serve) -> None:
     bomb = gzip.compress(bytes(10_000_000))
     server = await serve(

@@ -7,6 +7,7 @@ for a fresh start.
 
 import fcntl
 import os
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
@@ -16,6 +17,7 @@ LAYOUT = 1
 """Version of the stored layout: written at first start, read at every one."""
 
 _APPLICATION_ID = 0x4F55_5450  # "OUTP", so that `file` and a mistaken path can tell
+_BUSY_MS = 1000  # somebody else's transaction; ours has one connection that writes
 _PAGE_BYTES = 4096
 _CACHE_KIB = 65_536
 _DB_SHARE_OF_DISK = 0.75
@@ -82,8 +84,10 @@ def open_database(path: Path, lock: Lock, *, sync_every_commit: bool, max_bytes:
                 f"buffer: {path} is gone or empty, but it held events before; restore it, or delete"
                 f" {path}.lock to start afresh without them"
             )
+        # Only for us: it holds people's addresses. SQLite gives its other files the same mode.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         connection = apsw.Connection(str(path))
-        connection.set_busy_timeout(5000)
+        connection.set_busy_timeout(_BUSY_MS)
         pragma = connection.pragma
         if is_empty:
             pragma("page_size", _PAGE_BYTES)
@@ -103,6 +107,23 @@ def open_database(path: Path, lock: Lock, *, sync_every_commit: bool, max_bytes:
     return connection
 
 
+def same_file(path: Path) -> Callable[[], bool]:
+    """Whether `path` is, whenever asked, still the file that it is now.
+
+    A file that was deleted or replaced under an open connection takes writes, and they end with the process.
+    """
+    opened = path.stat()
+
+    def is_same() -> bool:
+        try:
+            now = path.stat()
+        except OSError:
+            return False
+        return (now.st_dev, now.st_ino) == (opened.st_dev, opened.st_ino)
+
+    return is_same
+
+
 def unusable(path: Path, error: Exception) -> OpenRefused:
     """What to say where SQLite or the system refuses the file."""
     return OpenRefused(
@@ -114,7 +135,7 @@ def unusable(path: Path, error: Exception) -> OpenRefused:
 def open_reader(path: Path) -> apsw.Connection:
     """A second, read-only connection to an open database, for long counts beside the writer."""
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-    connection.set_busy_timeout(5000)
+    connection.set_busy_timeout(_BUSY_MS)
     return connection
 
 

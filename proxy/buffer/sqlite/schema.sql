@@ -11,7 +11,8 @@ CREATE TABLE key (
     delivered    INTEGER NOT NULL DEFAULT 0,
     dead         INTEGER NOT NULL DEFAULT 0,
     dropped      INTEGER NOT NULL DEFAULT 0,
-    stored_bytes INTEGER NOT NULL DEFAULT 0   -- of its runs and lanes, with overhead
+    stored_bytes INTEGER NOT NULL DEFAULT 0,  -- of its runs and lanes, with overhead
+    dead_bytes   INTEGER NOT NULL DEFAULT 0   -- of its dead letters, with overhead
 );
 
 -- A queue outlives its last event by the dedup window. AUTOINCREMENT: an id never comes back, so that what

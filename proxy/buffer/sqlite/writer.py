@@ -41,11 +41,22 @@ class _Work:
     error: BaseException | None = None
 
 
+class FileGone(Exception):
+    """The database was deleted or replaced while it was in use."""
+
+    def __str__(self) -> str:
+        return "the buffer's file was deleted or replaced while in use"
+
+
 class Writer:
     """Runs work inside transactions on a thread of its own; `on_rollback` is told when one was undone."""
 
-    def __init__(self, connection: apsw.Connection, on_rollback: Callable[[], None]) -> None:
+    def __init__(
+        self, connection: apsw.Connection, *, still_there: Callable[[], bool], on_rollback: Callable[[], None]
+    ) -> None:
+        """`still_there`: whether the file that is written can still be found, asked after each commit."""
         self._connection = connection
+        self._still_there = still_there
         self._on_rollback = on_rollback
         self._loop = asyncio.get_running_loop()
         self._inbox: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
@@ -84,12 +95,20 @@ class Writer:
             group, ended = self._gather(first)
             try:
                 self._commit(group)
+                self._look_whether_still_there()
+            except apsw.BusyError as error:
+                for work in group:
+                    work.error = BufferUnavailable(f"another process holds the buffer's file: {error}")
             except BaseException as error:  # noqa: BLE001  # whatever it was, nobody may wait for ever
                 self._break(error, group)
             self._loop.call_soon_threadsafe(_answer, group)
             if ended:
                 break
         self._connection.close()
+
+    def _look_whether_still_there(self) -> None:
+        if not self._still_there():
+            raise FileGone
 
     def _gather(self, first: _Work) -> tuple[list[_Work], bool]:
         group = [first]
