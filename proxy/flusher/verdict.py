@@ -67,8 +67,9 @@ def judge(answer: Answer | NoAnswer, events: int, attempts: int, jitter: float) 
     if answer.status == 207:
         return _partly(read_answer(answer.body), events, feedback)
     if 200 <= answer.status < 300:
-        said = read_answer(answer.body).processed
-        return Verdict(Answered.DELIVERED, inconsistent=said not in (None, events), feedback=feedback)
+        said = read_answer(answer.body)
+        consistent = said.success and said.processed in (None, events)
+        return Verdict(Answered.DELIVERED, inconsistent=not consistent, feedback=feedback)
     if answer.status == 429:
         return Verdict(Answered.RATE_LIMITED, again=everything, feedback=feedback)
     if 400 <= answer.status < 500 and answer.status not in _SAYS_NOTHING_OF_EVENTS:

@@ -1,5 +1,6 @@
 """How much of clients' bodies may be in memory at once, over all requests."""
 
+from threading import Lock
 from types import TracebackType
 from typing import Self
 
@@ -11,17 +12,18 @@ class NoRoom(Exception):
 
 
 class Room:
-    """The bytes that all requests share."""
+    """The bytes that all requests share. Threads take of them too: large bodies are inflated there."""
 
-    __slots__ = ("_gauge", "_max_bytes", "_used_bytes")
+    __slots__ = ("_gauge", "_max_bytes", "_used_bytes", "lock")
 
     def __init__(self, max_bytes: int, gauge: Gauge) -> None:
         self._max_bytes = max_bytes
         self._used_bytes = 0
         self._gauge = gauge
+        self.lock = Lock()
 
     def take(self, bytes_: int) -> None:
-        """Take some of it, also less than nothing. Raises NoRoom, having taken nothing."""
+        """Take some of it, also less than nothing; hold the lock. Raises NoRoom, having taken nothing."""
         if bytes_ > 0 and self._used_bytes + bytes_ > self._max_bytes:
             raise NoRoom
         self._used_bytes += bytes_
@@ -29,19 +31,22 @@ class Room:
 
 
 class Body:
-    """One request's share of the room, given back at the end of the `with`."""
+    """One request's share of the room: it grows with what has come, and is given back after the `with`."""
 
-    __slots__ = ("_bytes", "_room")
+    __slots__ = ("_bytes", "_ended", "_room")
 
     def __init__(self, room: Room) -> None:
         self._room = room
         self._bytes = 0
+        self._ended = False
 
-    def grow_to(self, bytes_: int) -> None:
-        """Hold at least `bytes_`. Raises NoRoom."""
-        if bytes_ > self._bytes:
-            self._room.take(bytes_ - self._bytes)
-            self._bytes = bytes_
+    def grow(self, bytes_: int) -> None:
+        """Hold so many bytes more. Raises NoRoom, also in a thread that its request did not wait for."""
+        with self._room.lock:
+            if self._ended:
+                raise NoRoom
+            self._room.take(bytes_)
+            self._bytes += bytes_
 
     def __enter__(self) -> Self:
         return self
@@ -49,4 +54,6 @@ class Body:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._room.take(-self._bytes)
+        with self._room.lock:
+            self._ended = True
+            self._room.take(-self._bytes)

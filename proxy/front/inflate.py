@@ -16,7 +16,7 @@ once a step; given a whole body at once, that is quadratic in its length.
 
 import sys
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Final
 
 import brotli  # type: ignore[import-untyped]  # it comes without types
@@ -76,8 +76,15 @@ class MalformedBody(BodyRefused):
         super().__init__(f"the body is not valid {coding}: {what}")
 
 
-def inflate(body: bytes, content_encoding: str | None, max_bytes: int) -> bytes:
+def inflate(
+    body: bytes,
+    content_encoding: str | None,
+    max_bytes: int,
+    keep: Callable[[int], None] = lambda _bytes: None,
+) -> bytes:
     """The body as it was before its codings, at most `max_bytes` long.
+
+    `keep` is told the size of each block that comes out, before it is kept; what it raises ends the work.
 
     `content_encoding`: the header's value, several lines joined by commas; None, empty or `identity` means
     that the body is what it is. gzip and x-gzip (also of several members), deflate (in zlib's wrapping, as
@@ -86,12 +93,13 @@ def inflate(body: bytes, content_encoding: str | None, max_bytes: int) -> bytes:
 
     Costs at most O(len(body) + max_bytes) for each coding, so a large body is better inflated in a thread:
     nothing is shared, and the libraries let go of the interpreter lock while they work.
-    Raises BodyTooLarge, UnsupportedEncoding or MalformedBody, and nothing else, for any bytes and any text.
+    Raises BodyTooLarge, UnsupportedEncoding or MalformedBody, and nothing else of its own, for any bytes and
+    any text.
     """
     for coding in reversed(_codings(content_encoding)):
         # Each layer has the whole bound, and is held to it: an inner bomb may be wrapped so that the
         # outermost layer comes out small, and an honest layer is smaller than what it holds.
-        body = _joined(_blocks(coding, body, max_bytes), max_bytes)
+        body = _joined(_blocks(coding, body, max_bytes), max_bytes, keep)
     if len(body) > max_bytes:
         raise BodyTooLarge(max_bytes)
     return body
@@ -122,7 +130,7 @@ def _blocks(coding: str, body: bytes, max_bytes: int) -> Iterator[bytes]:
             raise UnsupportedEncoding
 
 
-def _joined(blocks: Iterator[bytes], max_bytes: int) -> bytes:
+def _joined(blocks: Iterator[bytes], max_bytes: int, keep: Callable[[int], None]) -> bytes:
     """All blocks as one; leaves the iterator where the bound is passed."""
     taken: list[bytes] = []
     size = 0
@@ -130,6 +138,7 @@ def _joined(blocks: Iterator[bytes], max_bytes: int) -> bytes:
         size += len(block)
         if size > max_bytes:
             raise BodyTooLarge(max_bytes)
+        keep(len(block))
         taken.append(block)
     return b"".join(taken)
 

@@ -7,6 +7,7 @@ HTTP; none repeats what came in but a checked Origin and request id.
 
 import asyncio
 import re
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
 
@@ -21,7 +22,7 @@ from proxy.front.client_ip import ClientIp
 from proxy.front.cors import Cors
 from proxy.front.headers import clean_header
 from proxy.front.inflate import BodyRefused, BodyTooLarge, MalformedBody, UnsupportedEncoding, inflate
-from proxy.front.ingest import Ingest, Sender
+from proxy.front.ingest import LARGE_BYTES, Ingest, Sender
 from proxy.metrics import Metrics
 from proxy.settings import FrontSettings
 from proxy.wire.answers import ClientAnswer, Code, refused
@@ -35,10 +36,15 @@ MAX_HEADER_BYTES = 65_536
 """Of one header line: beacons carry the site's cookies, which may be large."""
 
 LINGERING_S = 2.0
-"""How long a refused body is read on, so that its sender sees the answer instead of a reset."""
+"""How long a refused body or connection is read on, so that its sender sees the answer instead of a reset."""
+
+MAX_TURNED_AWAY = 256
+"""Of the connections beyond the bound, so many at once are told why; what comes on top is reset."""
 
 RETRY_AFTER_S = 5
 """What 429 and 503 ask for."""
+
+_SERVER = "outlit-proxy"
 
 _AT_ONCE_S = 0.01
 """As good as no time: aiohttp takes 0 seconds for no bound."""
@@ -46,9 +52,6 @@ _AT_ONCE_S = 0.01
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._=+/-]{1,128}\Z")
 _SLASHES = re.compile(r"/{2,}")
 _AUTHORITY = re.compile(r"\Ahttps?://[^/]*", re.IGNORECASE)
-_LARGE_BYTES = 64_000
-"""Compressed bodies from this size on are inflated on another thread."""
-
 
 _BODY_CODES: dict[type[BodyRefused], Code] = {
     BodyTooLarge: Code.BODY_TOO_LARGE,
@@ -108,7 +111,7 @@ class Front:
     ) -> web.Response:
         """The response of an answer, counted. No answer: 204."""
         given = request.headers.get("X-Request-Id", "")
-        headers["Server"] = "outlit-proxy"
+        headers["Server"] = _SERVER
         headers["X-Request-Id"] = given if _REQUEST_ID.match(given) else str(uuid_utils.uuid7())
         if answer is None:
             self._metrics.http_requests["204"].inc()
@@ -119,6 +122,23 @@ class Front:
         return web.Response(
             status=answer.status, body=answer.body, headers=headers, content_type="application/json"
         )
+
+    def unasked(self, code: Code, message: str) -> bytes:
+        """The bytes of an answer to who sent no whole request, counted; the connection ends with them."""
+        answer = refused(code, message)
+        self._metrics.refused[code].inc()
+        self._metrics.http_requests[str(answer.status)].inc()
+        lines = [
+            f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}",
+            "Content-Type: application/json",
+            f"Content-Length: {len(answer.body)}",
+            "Connection: close",
+            f"Server: {_SERVER}",
+            f"X-Request-Id: {uuid_utils.uuid7()}",
+        ]
+        if answer.status == 503:
+            lines.append(f"Retry-After: {RETRY_AFTER_S}")
+        return "\r\n".join([*lines, "", ""]).encode("ascii") + answer.body
 
     # -- a post ----------------------------------------------------------------------------------------
 
@@ -179,11 +199,9 @@ class Front:
             coding = ", ".join(request.headers.getall("Content-Encoding", ()))
             if not coding:
                 return body
-            # What comes out is not known before: the bound is set aside for it, or all there is.
-            held.grow_to(min(len(body) + limit, self._settings.max_pending_bytes))
-            if len(body) < _LARGE_BYTES:
-                return inflate(body, coding, limit)
-            return await asyncio.to_thread(inflate, body, coding, limit)
+            if len(body) < LARGE_BYTES:
+                return inflate(body, coding, limit, held.grow)
+            return await asyncio.to_thread(inflate, body, coding, limit, held.grow)
         except NoRoom:
             raise _Refused(Code.OVERLOADED, "too much is being sent at once: send it again later") from None
         except TimeoutError:
@@ -194,16 +212,22 @@ class Front:
             raise _Refused(Code.MALFORMED_REQUEST, "the body ended before its end") from None
 
     async def _read(self, request: web.BaseRequest, held: Body, limit: int) -> bytes:
+        """The body as it came, of which `held` holds what has come, whatever the client says is to come."""
         content = request.content
+        if content.is_eof():  # the usual case: no time-out has to be set up
+            body = content.read_nowait()
+            if len(body) > limit:
+                raise _Refused(Code.BODY_TOO_LARGE, f"the body is larger than {limit} bytes")
+            held.grow(len(body))
+            return body
         parts: list[bytes] = []
         size = 0
-        held.grow_to(request.content_length or 0)
         async with asyncio.timeout(self._settings.body_timeout_s):
             while part := await content.readany():
                 size += len(part)
                 if size > limit:
                     raise _Refused(Code.BODY_TOO_LARGE, f"the body is larger than {limit} bytes")
-                held.grow_to(size)
+                held.grow(len(part))
                 parts.append(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -223,6 +247,8 @@ class _Server(web.Server):
         self.front = front
         self.metrics = metrics
         self.settings = settings
+        self.turned_away = 0
+        """Connections beyond the bound that still read why."""
 
     def __call__(self) -> RequestHandler:
         return _Connection(
@@ -238,59 +264,101 @@ class _Server(web.Server):
 
 
 class _Connection(RequestHandler):
-    """A connection whose headers must come in time, and whose errors are answered in JSON and counted."""
+    """A connection whose headers must come in time, and whose errors are answered in JSON and counted.
 
-    __slots__ = ("_header_timer", "_server")
+    Every request whose headers were read is answered, also where the connection is told to close meanwhile:
+    aiohttp's would answer the one in hand, and drop what still comes of its body and the ones behind it.
+    """
+
+    __slots__ = (
+        "_answered",
+        "_ends_when_answered",
+        "_has_begun",
+        "_header_timer",
+        "_is_turned_away",
+        "_server",
+    )
 
     def __init__(self, server: _Server, **options: Any) -> None:
         super().__init__(server, **options)
         self._server = server
         self._header_timer: asyncio.TimerHandle | None = None
+        self._answered = 0  # of the `_request_count` whose headers were read
+        self._ends_when_answered = False
+        self._has_begun = False  # some of the headers that are waited for came
+        self._is_turned_away = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        if len(self._server.connections) > self._server.settings.max_connections:
-            self._server.metrics.connections_refused.inc()
-            self.force_close()
+        server = self._server
+        if len(server.connections) - server.turned_away > server.settings.max_connections:
+            server.metrics.connections_refused.inc()
+            self._turn_away()
         else:
             self._expect_headers()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._headers_came()
+        if self._is_turned_away:
+            self._is_turned_away = False
+            self._server.turned_away -= 1
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        if self._is_turned_away:
+            return
         # A waiter that still waits has got no whole request from all that came: headers are on their way.
         if self._is_waiting():
             self._expect_headers()
+            self._has_begun = True
         else:
             self._headers_came()
 
     def close(self) -> None:
-        """Take no further request. aiohttp's would drop what still comes of the body of the one in hand."""
-        if not self._body_is_on_its_way():
+        """Take no request but those whose headers were read, and end when they are answered."""
+        if self._answered < self._request_count:
+            self._ends_when_answered = True
+        else:
             super().close()
 
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send an answer; the last one of a connection that is to end says so."""
+        if self._ends_when_answered and self._answered + 1 == self._request_count:
+            resp.force_close()
+        try:
+            return await super().finish_response(request, resp, start_time)
+        finally:
+            self._answered += 1
+            if self._ends_when_answered:
+                self.close()
+
     async def shutdown(self, timeout: float | None = 15.0) -> None:
-        """Close; a request whose body is on its way is answered first, if it comes in `timeout` seconds."""
-        if self._body_is_on_its_way():
+        """Close; requests whose headers were read are answered first, if it takes at most `timeout` s."""
+        self.close()
+        if self._ends_when_answered and self._task_handler is not None:
             loop = asyncio.get_running_loop()
             started_at = loop.time()
-            self._handler_waiter = loop.create_future()
-            try:
-                async with asyncio.timeout(timeout):
-                    await self._handler_waiter
-            except TimeoutError:
-                pass
-            finally:
-                self._handler_waiter = None
+            await asyncio.wait([self._task_handler], timeout=timeout)
             if timeout is not None:
                 timeout = max(_AT_ONCE_S, timeout - (loop.time() - started_at))
         await super().shutdown(timeout)
 
-    def _body_is_on_its_way(self) -> bool:
-        return self._current_request is not None and not self._current_request.content.is_eof()
+    def _turn_away(self) -> None:
+        """Say why, and end with the client or after a while; what it sends until then is read and dropped."""
+        server, transport = self._server, self.transport
+        if transport is None or server.turned_away >= MAX_TURNED_AWAY:
+            self.force_close()
+            return
+        self._is_turned_away = True
+        server.turned_away += 1
+        transport.write(server.front.unasked(Code.OVERLOADED, "too many connections: come again later"))
+        if transport.can_write_eof():
+            transport.write_eof()
+        self.close()  # nothing that comes is parsed
+        asyncio.get_running_loop().call_later(LINGERING_S, self.force_close)
 
     def handle_error(
         self,
@@ -322,12 +390,18 @@ class _Connection(RequestHandler):
             self._header_timer = loop.call_later(self._server.settings.header_timeout_s, self._headers_late)
 
     def _headers_came(self) -> None:
+        self._has_begun = False
         if self._header_timer is not None:
             self._header_timer.cancel()
             self._header_timer = None
 
     def _headers_late(self) -> None:
         self._header_timer = None
-        if self._is_waiting():
+        if not self._is_waiting():
+            return
+        if self._has_begun and self.transport is not None:
+            late = self._server.front.unasked(Code.REQUEST_TIMEOUT, "the headers did not come in time")
+            self.transport.write(late)
+        else:
             self._server.metrics.refused[Code.REQUEST_TIMEOUT].inc()
-            self.force_close()
+        self.force_close()

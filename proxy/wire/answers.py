@@ -61,6 +61,12 @@ STATUS = {
 _NAME_CHARS = 80
 """How much of a field's name, which is the client's text, an answer repeats."""
 
+_SENTENCE_CHARS = 300
+"""The longest message: some of the decoder's repeat a value, and a path may have many steps."""
+
+_NAMED_REPAIRS = 20
+"""So many repairs are named one by one; an envelope may need a hundred thousand."""
+
 
 @dataclass(frozen=True, slots=True)
 class ClientAnswer:
@@ -76,11 +82,15 @@ def accepted(processed: int, bad: Sequence[tuple[int, Flaw]], repairs: Sequence[
 
     200 where every event is held, else 207. In a 207 the indices are exactly those of the events that
     were refused; what was taken out of the envelope is named with the first of them, or in a 200 with
-    index 0, for clients read an unsigned index and the published schema has no other place.
+    index 0, for clients read an unsigned index and the published schema has no other place. Of many
+    repairs the first 20 are named, and the number of the others.
     """
     first = bad[0][0] if bad else 0
-    errors = [
-        {"index": first, "message": f"taken out of the envelope: {_sentence(flaw)}"} for flaw in repairs
+    taken_out = [_sentence(flaw) for flaw in repairs[:_NAMED_REPAIRS]]
+    if len(repairs) > _NAMED_REPAIRS:
+        taken_out.append(f"and {len(repairs) - _NAMED_REPAIRS} more")
+    errors: list[dict[str, Any]] = [
+        {"index": first, "message": f"taken out of the envelope: {what}"} for what in taken_out
     ]
     errors += [{"index": index, "message": _sentence(flaw)} for index, flaw in bad]
     body: dict[str, Any] = {"success": not bad, "processed": processed}
@@ -104,7 +114,8 @@ def refused(code: Code, message: str, path: Iterable[str | int] = ()) -> ClientA
 
 def _sentence(flaw: Flaw) -> str:
     place = ".".join(str(step)[:_NAME_CHARS] for step in flaw.path)
-    return f"{place}: {flaw.message}" if place else flaw.message
+    sentence = f"{place}: {flaw.message}" if place else flaw.message
+    return sentence if len(sentence) <= _SENTENCE_CHARS else f"{sentence[:_SENTENCE_CHARS]}…"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +146,13 @@ class Complaint:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What an upstream body says, in either form. `processed` is None where it does not say."""
+    """What an upstream body says, in either form. `processed` is None where it does not say.
+
+    `success` is False only where it says so.
+    """
 
     processed: int | None = None
+    success: bool = True
     message: str = ""
     complaints: tuple[Complaint, ...] = field(default_factory=tuple)
 
@@ -157,6 +172,7 @@ def read_answer(body: bytes) -> Said:
     errors = read.get("errors")
     return Said(
         processed if _is_count(processed) else None,
+        read.get("success") is not False,
         _text(read.get("message")),
         tuple(_complaint(error) for error in errors if isinstance(error, dict))
         if isinstance(errors, list)

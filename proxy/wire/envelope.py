@@ -5,8 +5,13 @@ refuse would take all events of the request down with it (the browser client put
 visitor typed into every later envelope of the visit): such a field is taken out and named in the answer,
 and the events go on. Only without a usable `events`, or as `client` traffic without its visitor, is there
 nothing that could be kept.
+
+A few kilobytes of gzip make 10 MB of anything, so a body is not read for more than can be kept of it. Of too
+many events none is looked at; and a body larger than an upstream request is split first, and no part of it is
+read that could not leave in one.
 """
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,8 +20,9 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from proxy.wire import jsontext
-from proxy.wire.events import Custom, Known, Reading, of_typed, read_event
+from proxy.wire.events import TOO_LARGE, Custom, Known, Reading, of_typed, read_event
 from proxy.wire.fields import Email, Flaw, NonEmpty, Scalar, ScalarMap, Uuid, converted, flaw_of
+from proxy.wire.limits import REQUEST_BYTES
 
 Source = Literal["client", "server", "integration"]
 
@@ -49,6 +55,12 @@ class _Typed(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_
     customerIdentity: CustomerIdentity | UnsetType = UNSET
 
 
+class _Events(msgspec.Struct):
+    """The text of the events alone; all else is passed over."""
+
+    events: msgspec.Raw | UnsetType = UNSET
+
+
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """A request that can be kept.
@@ -69,31 +81,39 @@ class Envelope:
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """A request of which nothing can be kept, and the number of events that it held, where that is known."""
+    """A request of which nothing can be kept, and the number of events that it held, where that is known.
 
-    reason: Literal["malformed", "events", "visitor"]
+    Of absurdly many ("too_many") it is a number beyond the bound: they are not counted to their end.
+    """
+
+    reason: Literal["malformed", "events", "visitor", "too_many", "too_large"]
     flaw: Flaw
     events: int = 0
 
 
 _decode_typed = msgspec.json.Decoder(_Typed).decode
 _split = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_find_events = msgspec.json.Decoder(_Events).decode
 _split_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
-def read_envelope(body: bytes) -> Envelope | Unusable:
-    """Read a posted body: all of its events, each on its own merits."""
+def read_envelope(body: bytes, max_events: int = sys.maxsize) -> Envelope | Unusable:
+    """Read a posted body: all of its events, each on its own merits, or none where they are too many."""
+    if len(body) > REQUEST_BYTES:
+        return _read_tolerantly(body, max_events)
     try:
         typed = _decode_typed(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return _read_tolerantly(body)
-    return _of_typed(typed)
+        return _read_tolerantly(body, max_events)
+    return _of_typed(typed, max_events)
 
 
-def _of_typed(typed: _Typed) -> Envelope | Unusable:
+def _of_typed(typed: _Typed, max_events: int) -> Envelope | Unusable:
     posted = typed.events or []
     if not posted:
         return _no_events("must hold at least one event")
+    if len(posted) > max_events:
+        return _too_many(len(posted), max_events)
     source = typed.source or "client"
     visitor_id = typed.visitorId or None
     if source == "client" and visitor_id is None:
@@ -110,9 +130,11 @@ def _of_typed(typed: _Typed) -> Envelope | Unusable:
     return Envelope(fields, source, readings, visitor_id, identities)
 
 
-def _read_tolerantly(body: bytes) -> Envelope | Unusable:
+def _read_tolerantly(body: bytes, max_events: int) -> Envelope | Unusable:
     try:
-        fields, events = _take_apart(body)
+        fields, events = _take_apart(body, max_events)
+    except _Stopped as stopped:
+        return stopped.unusable
     except jsontext.Unreadable as error:
         return Unusable("malformed", Flaw((), f"the body is no JSON: {error}"))
     except _NoObject:
@@ -135,7 +157,7 @@ def _read_tolerantly(body: bytes) -> Envelope | Unusable:
     return Envelope(
         jsontext.encode(repaired, sort_keys=True),
         source,
-        _checked(map(read_event, events), source, identities),
+        _checked(map(_read_part, events), source, identities),
         visitor_id,
         identities,
         tuple(repair.flaws),
@@ -147,11 +169,24 @@ class _NoObject(Exception):
     pass
 
 
-def _take_apart(body: bytes) -> tuple[dict[str, Any], list[bytes] | None]:
-    """The envelope's fields as plain values, and the text of each event (None where there is no array)."""
+class _Stopped(Exception):
+    """There is more in the body than is read."""
+
+    def __init__(self, unusable: Unusable) -> None:
+        self.unusable = unusable
+
+
+def _take_apart(body: bytes, max_events: int) -> tuple[dict[str, Any], list[bytes] | None]:
+    """The envelope's fields as plain values, and the text of each event (None where there is no array).
+
+    Raises _Stopped before anything is copied that will not be read.
+    """
     try:
+        found = _find_events(body).events
+        events = None if found is UNSET else _split_events(found, max_events)
+        if len(body) > REQUEST_BYTES:
+            _stop_at_large_fields(body, found, len(events or ()))
         raw = _split(body)
-        events = [bytes(event) for event in _split_list(raw["events"])] if "events" in raw else None
         fields = {name: jsontext.decode(bytes(text)) for name, text in raw.items() if name != "events"}
     except msgspec.ValidationError:
         pass  # valid JSON of another shape: the plain decoder says of which
@@ -159,13 +194,53 @@ def _take_apart(body: bytes) -> tuple[dict[str, Any], list[bytes] | None]:
         pass  # not for msgspec: lone surrogates, NaN, a byte order mark, deep nesting, or no JSON at all
     else:
         return fields, events
+    if body.count(b"[") + body.count(b"{") > _MOST_CONTAINERS:
+        raise jsontext.Unreadable("what it holds besides is in too many arrays and objects")
     plain = jsontext.decode(body)
     if not isinstance(plain, dict):
         raise _NoObject
     posted = plain.get("events")
     if not isinstance(posted, list):
         return plain, None
+    if len(posted) > max_events:
+        raise _Stopped(_too_many(len(posted), max_events))
     return plain, [jsontext.encode_part(event) for event in posted]
+
+
+def _stop_at_large_fields(body: bytes, array: msgspec.Raw | UnsetType, events: int) -> None:
+    """Raise _Stopped where everything but the events is more than an upstream request can hold."""
+    text = b"" if array is UNSET else bytes(array)
+    if jsontext.least_bytes(body) - jsontext.least_bytes(text) > REQUEST_BYTES:
+        why = f"the envelope alone is larger than one upstream request can be ({REQUEST_BYTES} bytes)"
+        raise _Stopped(Unusable("too_large", Flaw((), why), events))
+
+
+def _split_events(array: msgspec.Raw, max_events: int) -> list[bytes]:
+    text = bytes(array)
+    if text.count(b",") > _COUNTED_EVENTS and jsontext.holds_more_than(text, max_events):
+        raise _Stopped(_too_many(max_events + 1, max_events))
+    events = _split_list(text)
+    if len(events) > max_events:
+        raise _Stopped(_too_many(len(events), max_events))
+    return [bytes(event) for event in events]
+
+
+_COUNTED_EVENTS = 500_000
+"""So many are split (80 bytes each) to be counted; where there may be more, they are only counted so far."""
+
+_MOST_CONTAINERS = 500_000
+"""Arrays and objects in a body that must be read at once: half a second for all; an event needs three."""
+
+
+def _read_part(text: bytes) -> Reading | Flaw:
+    if len(text) > REQUEST_BYTES and jsontext.least_bytes(text) > REQUEST_BYTES:
+        return TOO_LARGE
+    return read_event(text)
+
+
+def _too_many(events: int, max_events: int) -> Unusable:
+    why = f"more than the {max_events} events that a request may hold"
+    return Unusable("too_many", Flaw(("events",), why), events)
 
 
 def _no_events(why: str) -> Unusable:

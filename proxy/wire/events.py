@@ -34,6 +34,7 @@ from proxy.wire.fields import (
     converted,
     flaw_of,
 )
+from proxy.wire.limits import REQUEST_BYTES
 from proxy.wire.redact import redact_address, redact_form
 
 
@@ -224,6 +225,10 @@ class Reading:
         if isinstance(form, dict) and (fields := redact_form(form)) is not None:
             changes["formFields"] = fields
         return changes
+
+
+TOO_LARGE = Flaw((), f"with its envelope larger than one upstream request can be ({REQUEST_BYTES} bytes)")
+"""An event that no request could carry."""
 
 
 # In this order of meaning. Node ≤ 1.4.4, every Rust client and `stage` events through 1.5 put the first

@@ -25,6 +25,8 @@ _CUTTABLE_BYTES = 2_000_000
 
 _STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
 
+_STRING_OR_SEPARATOR = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]|,', re.DOTALL)
+
 _fast = msgspec.json.Encoder()
 _fast_sorted = msgspec.json.Encoder(order="sorted")
 
@@ -87,6 +89,27 @@ def nests_too_deep(text: bytes) -> bool:
                 return True
         elif first in b"]}":
             depth -= 1
+    return False
+
+
+def least_bytes(text: bytes) -> int:
+    """A size, found at little cost, that valid JSON `text` keeps however compactly it is written."""
+    return sum(map(text.count, (b",", b"[", b"{", b'"')))
+
+
+def holds_more_than(array: bytes, elements: int) -> bool:
+    """Whether the text of a valid array holds more elements; looks no further than that takes."""
+    depth = commas = 0
+    for match in _STRING_OR_SEPARATOR.finditer(array):
+        first = array[match.start()]
+        if first in b"[{":
+            depth += 1
+        elif first in b"]}":
+            depth -= 1
+        elif first == 0x2C and depth == 1:
+            commas += 1
+            if commas >= elements:
+                return True
     return False
 
 

@@ -45,6 +45,8 @@ def pathed(*paths: Any) -> dict[str, Any]:
         (b"<html>", False),
         (b"[]", False),
         ({"success": True, "processed": 4}, True),
+        ({"success": False, "processed": 5}, True),
+        ({"success": False}, True),
         ({"success": True, "processed": 0}, True),
         ({"success": True, "processed": True}, False),
         ({"success": True, "processed": "5"}, False),

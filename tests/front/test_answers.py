@@ -3,12 +3,15 @@
 import asyncio
 import gzip
 import json
+import time
 from typing import Any
 
 import pytest
 
 from proxy.buffer import Appended, BufferUnavailable
 from proxy.buffer.sqlite import SqliteBuffer
+from proxy.front.admission import Body, NoRoom, Room
+from proxy.metrics import Metrics
 from proxy.sandbox import Fault, What
 from proxy.settings import UnknownKeyQuota
 from proxy.wire.answers import STATUS, Code
@@ -225,6 +228,33 @@ async def test_too_many_events(start_stack: StartStack) -> None:
     await stack.arrived(3)
 
 
+async def test_a_bomb_of_events_is_refused_while_others_are_served(stack: Stack) -> None:
+    """Ten kilobytes that hold five million events: reading each of them took 23 s, and all of the loop."""
+    bomb = gzip.compress(b'{"visitorId":"%s","events":[1%s]}' % (VISITOR.encode(), b",1" * 4_900_000))
+    bombing = asyncio.ensure_future(stack.post(bomb, headers={"Content-Encoding": "gzip"}))
+    slowest = 0.0
+    while not bombing.done():
+        started = time.perf_counter()
+        assert (await stack.get("/livez")).status == 200
+        slowest = max(slowest, time.perf_counter() - started)
+    assert_refused(await bombing, Code.TOO_MANY_EVENTS, ["events"])
+    assert slowest < 2.0
+
+
+async def test_an_envelope_that_no_request_could_carry(stack: Stack) -> None:
+    traits: dict[str, Any] = {f"{n:x}": [] for n in range(300_000)}
+    reply = await stack.post(client(event(), event(), userIdentity={"traits": traits}))
+    assert_refused(reply, Code.BODY_TOO_LARGE)
+    assert (await stack.metrics())("events_rejected_total", reason="too_large") == 2
+
+
+async def test_a_body_is_read_alike_in_a_thread(stack: Stack) -> None:
+    sent = [event(number=1, title="x" * 70_000), event(path=7), event("new", number=2)]
+    reply = await stack.post(client(*sent))
+    assert (reply.status, reply.json["processed"]) == (207, 2)
+    assert [arrival.event for arrival in await stack.arrived(2)] == [sent[0], sent[2]]
+
+
 @pytest.mark.parametrize("coding", ["snappy", "gzip, snappy", "aes128gcm", "*"])
 async def test_a_coding_that_is_not_spoken_here(stack: Stack, coding: str) -> None:
     assert_refused(await stack.post(GOOD, headers={"Content-Encoding": coding}), Code.UNSUPPORTED_ENCODING)
@@ -289,7 +319,8 @@ async def until_pending_bytes(stack: Stack, holds: Any) -> None:
 async def test_more_bodies_than_memory_is_set_aside_for(start_stack: StartStack) -> None:
     stack = await start_stack(front={"max_pending_bytes": 1_000_000, "max_body_bytes": 1_000_000})
     async with stack.connection() as (_, writer):
-        writer.write(f"POST {PATH} HTTP/1.1\r\nHost: a\r\nContent-Length: 999900\r\n\r\n".encode())
+        writer.write(f"POST {PATH} HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n".encode())
+        writer.write(b" " * 999_900)
         await until_pending_bytes(stack, lambda pending: pending == 999_900)
         assert_refused(await stack.post(client()), Code.OVERLOADED)
     await until_pending_bytes(stack, lambda pending: pending == 0)
@@ -306,13 +337,53 @@ async def test_a_compressed_body_fits_where_a_plain_one_does(start_stack: StartS
     assert (await stack.metrics())("pending_body_bytes") == 0
 
 
+async def test_a_body_that_is_only_announced_takes_no_room(start_stack: StartStack) -> None:
+    stack = await start_stack(front={"max_pending_bytes": 1_000_000, "max_body_bytes": 1_000_000})
+    head = f"POST {PATH} HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n".encode()
+    async with stack.connection() as (_, one), stack.connection() as (_, two):
+        for writer in (one, two):
+            writer.write(head + b"{")
+        await until_pending_bytes(stack, lambda pending: pending == 2)
+        assert (await stack.post(client())).status == 200
+    await stack.arrived(1)
+
+
+async def test_small_compressed_bodies_leave_each_other_room(start_stack: StartStack) -> None:
+    """What they grow to is taken as it comes: reserving the bound for each refused all but one of them."""
+    stack = await start_stack(front={"max_pending_bytes": 1_000_000, "max_body_bytes": 1_000_000})
+    head = f"POST {PATH} HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n".encode()
+    async with stack.connection() as (_, writer):
+        writer.write(head + b" " * 900_000)
+        await until_pending_bytes(stack, lambda pending: pending == 900_000)
+        within, beyond = (gzip.compress(GOOD + b" " * size) for size in (50_000, 100_000))
+        assert (await stack.post(within, headers={"Content-Encoding": "gzip"})).status == 200
+        assert_refused(await stack.post(beyond, headers={"Content-Encoding": "gzip"}), Code.OVERLOADED)
+    await until_pending_bytes(stack, lambda pending: pending == 0)
+    await stack.arrived(1)
+
+
+def test_a_share_that_was_given_back_grows_no_more() -> None:
+    """A thread may still inflate for a request that has ended."""
+    gauge = Metrics().pending_bytes
+    with Body(Room(10, gauge)) as held:
+        held.grow(10)
+        with pytest.raises(NoRoom):
+            held.grow(1)
+    with pytest.raises(NoRoom):
+        held.grow(1)
+    assert gauge._value.get() == 0
+
+
 class Away(SqliteBuffer):
     """A buffer that does not answer appends: `failures` of them, before or after they are made."""
 
     failures = 0
     stores_all_the_same = False
+    hangs: asyncio.Event | None = None
 
     async def append(self, *arguments: Any) -> Appended:
+        if self.hangs is not None:
+            await self.hangs.wait()
         if type(self).failures:
             type(self).failures -= 1
             if self.stores_all_the_same:
@@ -341,6 +412,20 @@ async def test_a_buffer_that_stays_away_beyond_the_hold(
     assert seen("events_rejected_total", reason="buffer_unavailable") == 1
     assert seen("events_rejected_total", reason="invalid") == 1
     away.failures = 0
+    assert (await stack.post(client())).status == 200
+    await stack.arrived(1)
+
+
+async def test_a_buffer_that_hangs_beyond_the_hold(
+    monkeypatch: pytest.MonkeyPatch, start_stack: StartStack, away: type[Away]
+) -> None:
+    monkeypatch.setattr("proxy.front.ingest.HOLD_S", 0.2)
+    stack = await start_stack()
+    away.hangs = asyncio.Event()
+    async with asyncio.timeout(PATIENCE_S):
+        assert_refused(await stack.post(client(event(), event(path=7))), Code.BUFFER_UNAVAILABLE)
+    assert (await stack.metrics())("events_rejected_total", reason="buffer_unavailable") == 1
+    away.hangs.set()
     assert (await stack.post(client())).status == 200
     await stack.arrived(1)
 
@@ -396,10 +481,32 @@ async def test_a_request_id_is_given_or_kept(stack: Stack) -> None:
 
 def test_each_status_of_the_closed_list_is_counted_from_the_start() -> None:
     """`metrics.http_requests[status]` must exist for every answer that can be given."""
-    from proxy.metrics import Metrics
-
     assert {str(status) for status in STATUS.values()} | {
         "200",
         "204",
         "207",
     } <= Metrics().http_requests.keys()
+
+
+async def test_no_log_line_holds_what_a_body_says(
+    monkeypatch: pytest.MonkeyPatch, start_stack: StartStack, away: type[Away], logs: Any
+) -> None:
+    monkeypatch.setattr("proxy.front.ingest.HOLD_S", 0.1)
+    stack = await start_stack()
+    marker = "whose-word-is-this"
+    traits = {marker: [marker]}
+    for body in (
+        marker.encode(),
+        client(event(url=marker, title=marker), marker, event("form", formFields={marker: [marker]})),
+        client(event(title=marker), userIdentity={"email": marker, "traits": traits}, **{marker: marker}),
+        client(visitorId=marker),
+        client(event("calendar", provider=marker), source=marker, title="\ud800" + marker),
+    ):
+        await stack.post(body)
+    await stack.post(marker.encode(), headers={"Content-Encoding": "gzip"})
+    away.failures = 10**6
+    assert_refused(
+        await stack.post(client(event("custom", properties={marker: marker}))), Code.BUFFER_UNAVAILABLE
+    )
+    assert "append failed" in logs.getvalue()
+    assert marker not in logs.getvalue()

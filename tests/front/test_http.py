@@ -379,6 +379,17 @@ async def test_answers_repeat_nothing_of_what_came_in(stack: Stack) -> None:
 # -- slow and many connections -----------------------------------------------------------------------------
 
 
+async def assert_last_words(reader: asyncio.StreamReader, status: int, code: str) -> Reply:
+    """An answer to no whole request, after which the connection ends."""
+    reply = await read_reply(reader)
+    assert (reply.status, reply.json["code"]) == (status, code)
+    assert reply.headers["Content-Type"] == "application/json"
+    assert reply.headers["Connection"] == "close"
+    assert reply.headers["X-Request-Id"]
+    assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
+    return reply
+
+
 async def test_slow_headers_are_cut_while_an_idle_connection_stays(start_stack: StartStack) -> None:
     stack = await start_stack(front={"header_timeout_s": 0.15})
     async with stack.connection() as (idle_reader, idle_writer):
@@ -388,7 +399,7 @@ async def test_slow_headers_are_cut_while_an_idle_connection_stays(start_stack: 
             writer.write(request()[:40])
             # Both end by themselves, and the idle one has then been idle for as long.
             assert await asyncio.wait_for(silent.read(), PATIENCE_S) == b""
-            assert await asyncio.wait_for(slow.read(), PATIENCE_S) == b""
+            await assert_last_words(slow, 408, "request_timeout")
         idle_writer.write(request(json.dumps(client(event(number=2))).encode()))
         assert (await read_reply(idle_reader)).status == 200
     await stack.arrived(2)
@@ -414,7 +425,8 @@ async def test_the_headers_of_a_second_request_have_their_deadline_too(start_sta
         writer.write(request())
         assert (await read_reply(reader)).status == 200
         writer.write(request()[:40])
-        assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
+        await assert_last_words(reader, 408, "request_timeout")
+    assert (await stack.metrics())("http_requests_total", code="408") == 1
 
 
 async def test_a_slow_body_is_not_held_to_the_deadline_of_headers(start_stack: StartStack) -> None:
@@ -435,9 +447,28 @@ async def test_connections_beyond_the_bound_are_closed_and_counted(start_stack: 
         for reader, writer, number in ((one, first, 1), (_, second, 2)):
             writer.write(request(json.dumps(client(event(number=number))).encode()))
             assert (await read_reply(reader)).status == 200
-        async with stack.connection() as (third, _):
-            assert await asyncio.wait_for(third.read(), PATIENCE_S) == b""
-        assert (await stack.metrics())("connections_refused_total") == 1
+        async with stack.connection() as (third, writer):
+            writer.write(request())
+            reply = await assert_last_words(third, 503, "overloaded")
+            assert reply.headers["Retry-After"]
+        seen = await stack.metrics()
+        assert seen("connections_refused_total") == seen("http_requests_total", code="503") == 1
         first.write(request(json.dumps(client(event(number=3))).encode()))
         assert (await read_reply(one)).status == 200
     await stack.arrived(3)
+
+
+async def test_of_a_flood_of_connections_some_are_told_and_all_are_closed(
+    monkeypatch: pytest.MonkeyPatch, start_stack: StartStack
+) -> None:
+    monkeypatch.setattr("proxy.front.listener.MAX_TURNED_AWAY", 1)
+    stack = await start_stack(front={"max_connections": 1, "header_timeout_s": 60.0})
+    async with stack.connection() as (reader, writer), stack.connection() as (told, _):
+        await assert_last_words(told, 503, "overloaded")
+        async with stack.connection() as (untold, _):
+            assert await asyncio.wait_for(untold.read(), PATIENCE_S) == b""
+        # Who is still told counts for none of those that are served.
+        writer.write(request())
+        assert (await read_reply(reader)).status == 200
+    assert (await stack.metrics())("connections_refused_total") == 2
+    await stack.arrived(1)

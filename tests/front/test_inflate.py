@@ -279,3 +279,18 @@ def test_a_flipped_bit_is_inflated_or_refused(
     damaged[at % len(damaged)] ^= 1 << bit
     with suppress(MalformedBody):
         assert len(inflate(bytes(damaged), coding, MAX_BYTES)) <= MAX_BYTES
+
+
+@each_coding
+def test_each_block_is_announced_before_it_is_kept(coding: str, deflate: Callable[[bytes], bytes]) -> None:
+    told: list[int] = []
+    data = bytes(5 * STEP + 1)
+    assert inflate(deflate(data), coding, MAX_BYTES, told.append) == data
+    assert sum(told) == len(data)
+    assert max(told) <= STEP
+
+    def full(_: int) -> None:
+        raise NotADirectoryError
+
+    with pytest.raises(NotADirectoryError):
+        inflate(deflate(data), coding, MAX_BYTES, full)

@@ -42,6 +42,26 @@ def test_what_was_taken_out_of_the_envelope_is_named_without_an_index_that_no_cl
     assert {error["index"] for error in json.loads(accepted(1, BAD, [REPAIR]).body)["errors"]} == {2, 5}
 
 
+def test_of_many_repairs_some_are_named_and_the_others_counted():
+    """An envelope of 8 MB that was all bad was answered with 115 MB."""
+    for repairs, more in ((20, []), (21, ["and 1 more"]), (860_000, ["and 859980 more"])):
+        body = json.loads(accepted(3, BAD, [REPAIR] * repairs).body)
+        taken_out = [
+            error["message"].removeprefix("taken out of the envelope: ")
+            for error in body["errors"]
+            if error["message"].startswith("taken out of the envelope: ")
+        ]
+        assert taken_out == ["userIdentity.email: expected an e-mail address"] * 20 + more
+        assert {error["index"] for error in body["errors"]} == {2, 5}
+
+
+def test_each_refused_event_is_named_at_bounded_length():
+    bad = [(n, Flaw(("a" * 100,) * 100, "b" * 10_000)) for n in range(5_000)]
+    errors = json.loads(accepted(0, bad, []).body)["errors"]
+    assert [error["index"] for error in errors] == list(range(5_000))
+    assert max(len(error["message"]) for error in errors) <= 301
+
+
 @given(
     processed=st.integers(0, 5_000),
     bad=st.lists(st.tuples(st.integers(0, 5_000), st.text(st.characters(exclude_categories=[])))),
@@ -118,7 +138,9 @@ def complaint(index: int | None, message: str = "why", *, envelope: bool = False
 )
 def test_errors_of_upstream_are_read_in_both_forms(errors, complaints):
     body = {"success": False, "processed": 3, "message": "Invalid", "errors": errors}
-    assert read_answer(json.dumps(body).encode()) == Said(3, "Invalid", tuple(complaints))
+    assert read_answer(json.dumps(body).encode()) == Said(
+        3, success=False, message="Invalid", complaints=tuple(complaints)
+    )
 
 
 @pytest.mark.parametrize(

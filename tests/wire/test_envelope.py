@@ -1,11 +1,13 @@
 """The envelope: what is taken as it is, what is taken out and named, and what cannot be kept."""
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
 
 from proxy.wire.envelope import Envelope, Unusable, read_envelope
+from proxy.wire.events import TOO_LARGE, Reading
 from tests.sandbox.bodies import SESSION, VISITOR, client, event, server
 
 NIL, MAX = "00000000-0000-0000-0000-000000000000", "FFFFFFFF-ffff-ffff-ffff-ffffffffffff"
@@ -257,3 +259,79 @@ def test_whom_the_envelope_names_strongest_first():
     ]
     assert usable(server(userIdentity={"fingerprint": "inner"})).identities == {"fingerprint": "inner"}
     assert usable(server(userIdentity={"email": "refused"})).identities == {}
+
+
+# -- what is too much --------------------------------------------------------------------------------------
+
+ODD = {
+    "typed": {},
+    "tolerantly": {"unknown": 1},
+    "plainly": {"unknown": float("nan")},
+    "large": {"unknown": "x" * 1_000_001},
+}
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD.keys())
+def test_events_beyond_the_bound_are_counted_and_not_read(monkeypatch, odd):
+    body = json.dumps(client(*[event(number=n) for n in range(4)], **odd)).encode()
+    assert isinstance(read_envelope(body, 4), Envelope)
+    for reader in ("of_typed", "read_event"):
+        monkeypatch.setattr(f"proxy.wire.envelope.{reader}", None)
+    made = read_envelope(body, 3)
+    assert isinstance(made, Unusable)
+    assert (made.reason, made.events, made.flaw.path) == ("too_many", 4, ("events",))
+
+
+def test_absurdly_many_events_cost_no_more_than_their_text():
+    body = b'{"events":[1' + b",1" * 4_900_000 + b"]}"
+    tracemalloc.start()
+    try:
+        made = read_envelope(body, 5_000)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert isinstance(made, Unusable)
+    assert made.reason == "too_many"
+    assert made.events > 5_000
+    assert peak < 4 * len(body)
+
+
+def test_few_events_with_many_values_are_not_too_many():
+    many = [event("custom", number=n, properties={"a": [1] * 300_000}) for n in range(2)]
+    made = read_envelope(json.dumps(client(*many)).encode(), 2)
+    assert isinstance(made, Envelope)
+    assert all(isinstance(reading, Reading) for reading in made.events)
+
+
+def test_an_event_that_no_request_could_carry_is_not_even_read():
+    large = event("custom", properties={"a": [[]] * 600_000})
+    made = usable(client(event(number=1), large, event(number=2)))
+    assert [reading is TOO_LARGE for reading in made.events] == [False, True, False]
+
+
+def test_an_event_is_not_too_large_for_blanks_and_escapes():
+    spread = event("custom", properties={"a": [1] * 100, "b": "\u044f" * 300_000})
+    body = json.dumps(client(spread, event(number=1)), indent=2000).encode()
+    assert len(body) > 2_000_000
+    made = read_envelope(body)
+    assert isinstance(made, Envelope)
+    assert isinstance(made.events[0], Reading)
+    assert json.loads(made.events[0].canonical) == spread
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"x": [[]] * 600_000}, {f"{n:x}": 1 for n in range(400_000)}],
+    ids=["one field", "many fields"],
+)
+def test_an_envelope_that_no_request_could_carry_is_not_even_read(fields):
+    made = read(client(event(), event(), **fields))
+    assert isinstance(made, Unusable)
+    assert (made.reason, made.flaw.path) == ("too_large", ())
+    assert made.events == 2
+
+
+def test_what_must_be_read_at_once_is_bounded():
+    made = read(client(x=[float("nan"), *([[]] * 600_000)]))
+    assert isinstance(made, Unusable)
+    assert made.reason == "malformed"

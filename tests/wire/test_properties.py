@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from proxy.front.entry import Entries
 from proxy.lanes import Lane, QueueOf, lane_id
+from proxy.wire import jsontext
 from proxy.wire.envelope import Envelope, read_envelope
 from proxy.wire.events import Reading
 from proxy.wire.limits import REQUEST_BYTES
@@ -191,3 +192,18 @@ def test_no_event_grows_by_more_than_what_is_filled_in(posted):
                     <= len(reading.canonical) + len(',"uuid":""') + 36 + len(',"timestamp":') + 13 + 8 * 3
                 )
                 assert len(text) < REQUEST_BYTES
+
+
+@given(
+    array=st.lists(
+        st.recursive(
+            st.one_of(st.integers(), st.text(st.sampled_from(',[]{}"\\a'))),
+            lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(), inner)),
+        )
+    ),
+    bound=st.integers(1, 8),
+)
+def test_elements_are_counted_without_being_read(array, bound):
+    text = json.dumps(array).encode()
+    assert jsontext.holds_more_than(text, bound) == (len(array) > bound)
+    assert jsontext.least_bytes(text) <= len(json.dumps(array, separators=(",", ":"), ensure_ascii=False))
