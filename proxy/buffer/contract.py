@@ -260,6 +260,7 @@ class Buffer(ABC):
     async def append(self, key: PublicKey, portions: Sequence[Portion]) -> Appended:
         """Keep a client's request: all of its events in all of their queues, or none.
 
+        A caller that is cancelled leaves it done whole or not at all, and repeating it does no harm.
         Raises AppendRefused (nothing was stored) or BufferUnavailable (unknown: repeat it).
         """
 
