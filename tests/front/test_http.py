@@ -461,7 +461,7 @@ async def test_connections_beyond_the_bound_are_closed_and_counted(start_stack: 
 async def test_of_a_flood_of_connections_some_are_told_and_all_are_closed(
     monkeypatch: pytest.MonkeyPatch, start_stack: StartStack
 ) -> None:
-    monkeypatch.setattr("proxy.front.listener.MAX_TURNED_AWAY", 1)
+    monkeypatch.setattr("proxy.front.connection.MAX_TURNED_AWAY", 1)
     stack = await start_stack(front={"max_connections": 1, "header_timeout_s": 60.0})
     async with stack.connection() as (reader, writer), stack.connection() as (told, _):
         await assert_last_words(told, 503, "overloaded")
