@@ -68,7 +68,6 @@ class Service:
         async with AsyncExitStack() as rooms:
             metrics = Metrics(settings.metrics.max_key_labels)
             buffer = await self._open_buffer()
-            rooms.push_async_callback(buffer.close)
             books = Bookkeeper(buffer, metrics)
             token = settings.ops.token
             ops = web.AppRunner(
@@ -77,7 +76,8 @@ class Service:
                 keepalive_timeout=_OPS_KEEPALIVE_S,
                 shutdown_timeout=_OPS_SHUTDOWN_S,
             )
-            rooms.push_async_callback(ops.cleanup)
+            rooms.push_async_callback(ops.cleanup)  # of these the last to be called
+            rooms.push_async_callback(buffer.close)
             ops_url = await _listen(ops, settings.ops.listen, "ops.listen")
             upstream = await rooms.enter_async_context(
                 Upstream(

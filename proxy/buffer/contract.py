@@ -80,6 +80,7 @@ class BufferFault(Exception):
     BufferFault
     ├── BufferUnavailable    the store did not answer, or broke: perhaps done, perhaps not
     └── AppendRefused        nothing was stored
+        ├── NeverFits        larger than the buffer may ever hold
         ├── BufferFull       a bound on stored bytes: later there may be room
         └── QuotaExceeded    a bound on keys that Outlit never confirmed
     """
@@ -91,6 +92,10 @@ class BufferUnavailable(BufferFault):
 
 class AppendRefused(BufferFault):
     """A bound was reached and nothing was stored; the message says which."""
+
+
+class NeverFits(AppendRefused):
+    """The request alone is larger than a bound on stored bytes."""
 
 
 class BufferFull(AppendRefused):

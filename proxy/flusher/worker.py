@@ -25,14 +25,12 @@ from proxy.flusher.verdict import Verdict, judge
 from proxy.ledger import Dropped
 from proxy.log import short_key
 from proxy.metrics import Metrics
+from proxy.settings import SETTLE_S
 from proxy.upstream import Upstream
 from proxy.wire.answers import Answer, NoAnswer
 from proxy.wire.limits import REQUEST_BYTES, PublicKey
 
 _T = TypeVar("_T")
-
-SETTLE_S = 5.0
-"""What must be left of a lease, beside the time of a POST, for its settle."""
 
 _RETRY_S = 0.25
 """Between two tries of an operation that the buffer did not answer."""

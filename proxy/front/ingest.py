@@ -16,6 +16,7 @@ from proxy.buffer import (
     BufferFull,
     BufferUnavailable,
     Event,
+    NeverFits,
     Portion,
     QuotaExceeded,
 )
@@ -163,6 +164,9 @@ class Ingest:
         except QuotaExceeded as error:
             self._metrics.rejected[Rejected.QUOTA].inc(events)
             return refused(Code.QUOTA_EXCEEDED, str(error))
+        except NeverFits as error:
+            self._metrics.rejected[Rejected.TOO_LARGE].inc(events)
+            return refused(Code.BODY_TOO_LARGE, f"the request is {error}")
         except BufferFull as error:
             self._metrics.rejected[Rejected.BUFFER_FULL].inc(events)
             return refused(Code.BUFFER_FULL, f"{error}; nothing was kept: send it again later")

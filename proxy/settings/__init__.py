@@ -14,6 +14,7 @@ from proxy.settings.kinds import toml_text
 from proxy.settings.sources import SettingsError, load
 from proxy.settings.tables import (
     SETTINGS,
+    SETTLE_S,
     BufferSettings,
     DeadSettings,
     DeliverySettings,
@@ -30,6 +31,7 @@ from proxy.settings.values import ListenAddress, parse_listen
 
 __all__ = [
     "SETTINGS",
+    "SETTLE_S",
     "BufferSettings",
     "DeadSettings",
     "DeliverySettings",

@@ -3,9 +3,6 @@
 import re
 from typing import NewType
 
-REQUESTS_PER_S = 100
-"""Requests a second for one public key (the scope is not published; the key is the safe reading)."""
-
 EVENTS_PER_REQUEST = 100
 """Events in one upstream request."""
 

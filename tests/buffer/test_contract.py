@@ -16,10 +16,12 @@ from proxy.buffer import (
     Event,
     Idle,
     Lease,
+    NeverFits,
     Quota,
     QuotaExceeded,
     Settlement,
     Spent,
+    Terms,
 )
 from proxy.buffer.contract import MAX_IDLE_S, MAX_WAIT_S
 from proxy.gate import Feedback
@@ -107,7 +109,7 @@ async def test_what_is_read_is_what_was_appended_uuid_and_text_byte_for_byte(
 
 async def test_a_refused_request_leaves_nothing_in_any_of_its_queues(engine: Engine) -> None:
     buffer = await engine.opened(replace(TERMS, max_bytes=5_000))
-    with pytest.raises(BufferFull, match=r"buffer\.max_bytes"):
+    with pytest.raises(NeverFits, match=r"buffer\.max_bytes"):
         await buffer.append(KEY, [portion([event(1)], "q"), portion([event(2, size=6_000)], "r")])
     assert await books(buffer) == Books()
     assert await buffer.keys_with_work() == []
@@ -688,6 +690,18 @@ async def test_a_bound_of_no_bytes_keeps_no_dead_letter(engine: Engine) -> None:
 # -- bounds --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "terms", [replace(TERMS, max_bytes=10_000), replace(TERMS, max_bytes_per_key=10_000)], ids=["all", "key"]
+)
+async def test_a_request_that_an_empty_buffer_could_not_hold_is_told_so(engine: Engine, terms: Terms) -> None:
+    buffer = await engine.opened(terms)
+    with pytest.raises(NeverFits):
+        await buffer.append(KEY, [portion([event(1, size=12_000)])])
+    await buffer.append(KEY, [portion([event(1, size=6_000)])])
+    with pytest.raises(BufferFull):
+        await buffer.append(KEY, [portion([event(2, size=6_000)])])
+
+
 @pytest.mark.parametrize("size", [60, 500, 20_000])
 @pytest.mark.parametrize("at_once", [1, 120])
 async def test_stored_bytes_never_pass_their_bounds(engine: Engine, size: int, at_once: int) -> None:
@@ -707,7 +721,7 @@ async def test_stored_bytes_never_pass_their_bounds(engine: Engine, size: int, a
 
 async def test_the_bound_of_a_key_holds_for_its_first_request_too(engine: Engine) -> None:
     buffer = await engine.opened(replace(TERMS, max_bytes_per_key=1_000))
-    with pytest.raises(BufferFull, match="max_bytes_per_key"):
+    with pytest.raises(NeverFits, match="max_bytes_per_key"):
         await buffer.append(KEY, [portion([event(1, size=2_000)])])
     assert (await idle(buffer)).empty
 

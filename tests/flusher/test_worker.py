@@ -13,6 +13,7 @@ from proxy.flusher import worker
 from proxy.lanes import Lane, LaneId
 from proxy.ledger import Books, Dead
 from proxy.sandbox import What
+from proxy.settings import SETTLE_S
 from proxy.wire.answers import Answer, NoAnswer
 from proxy.wire.limits import PublicKey
 from proxy.wire.rate_headers import RateHeaders
@@ -450,7 +451,7 @@ async def test_a_worker_that_was_paused_beyond_its_lease_posts_nothing(bench: Be
     uuids = await bench.append(2)
     bench.clock.offset_ms += 1_000
     bench.buffer.after["claim"] = stops
-    lease_s = 5.0 + worker.SETTLE_S + 0.05  # so that 0.05 s may pass from claim to POST
+    lease_s = 5.0 + SETTLE_S + 0.05  # so that 0.05 s may pass from claim to POST
     async with bench.flushing(timeout_s=5.0, lease_s=lease_s):
         await bench.until_empty()
     assert bench.sent() == [uuids]

@@ -187,3 +187,15 @@ async def test_a_malformed_request_leaves_no_line_and_a_failing_handler_does():
     assert answers == [b"400", b"400", b"500"]
     (line,) = stream.getvalue().splitlines()
     assert "our own mistake" in json.loads(line)["exception"]
+
+
+def test_a_line_of_the_event_loops_that_repeats_is_written_now_and_then():
+    stream = io.StringIO()
+    log.configure("json", "info", stream)
+    for _ in range(1_000):
+        logging.getLogger("asyncio").error("socket.accept() out of system resource")
+    logging.getLogger("asyncio").error("something else")
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == [
+        "socket.accept() out of system resource",
+        "something else",
+    ]

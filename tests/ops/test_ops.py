@@ -383,3 +383,15 @@ def test_a_scrape_is_read_by_this_helper_as_prometheus_would() -> None:
     assert (seen("a_total", b="c"), seen.sum("a_total")) == (2, 5)
     with pytest.raises(AssertionError):
         seen.sum("missing_total")
+
+
+async def test_a_buffer_that_does_not_answer_is_told_in_json(
+    monkeypatch: pytest.MonkeyPatch, stack: Stack
+) -> None:
+    async def away(_self: SqliteBuffer, *, recount: bool = False) -> None:
+        raise BufferUnavailable("the file is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SqliteBuffer, "figures", away)
+        reply = await stack.get("/metrics")
+    assert (reply.status, reply.json) == (503, {"error": "the file is away"})

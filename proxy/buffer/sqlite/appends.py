@@ -3,7 +3,16 @@
 from collections.abc import Sequence
 
 from proxy import gate
-from proxy.buffer.contract import FULL_BATCH, Appended, BufferFull, Event, Portion, Quota, QuotaExceeded
+from proxy.buffer.contract import (
+    FULL_BATCH,
+    Appended,
+    BufferFull,
+    Event,
+    NeverFits,
+    Portion,
+    Quota,
+    QuotaExceeded,
+)
 from proxy.buffer.sqlite.seen import Seen
 from proxy.buffer.sqlite.store import EVENT_OVERHEAD, LANE_OVERHEAD, RUN_OVERHEAD, Key, Store, encode_run
 from proxy.lanes import QueueId
@@ -69,6 +78,8 @@ class Appends:
     def _admit(self, key: PublicKey, portions: Sequence[Portion]) -> Key:
         """The key's row, made where it is new, if the bounds allow this request; else nothing is written."""
         size = sum(map(_most_bytes, portions))
+        if size > min(self._store.terms.max_bytes, self._store.terms.max_bytes_per_key):
+            raise NeverFits("larger than buffer.max_bytes or buffer.max_bytes_per_key")
         if self._store.stored_bytes + size > self._store.terms.max_bytes:
             raise BufferFull("the buffer holds buffer.max_bytes")
         row = self._store.key(key)
