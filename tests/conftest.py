@@ -7,9 +7,25 @@ from typing import Any
 
 import pytest
 import structlog
+from hypothesis import settings
 
 from proxy import log
 from tests.stack import Stack, StartStack, running_stack
+
+# `make test` tries the same examples each time: whether a change is good must not depend on luck. What luck
+# finds is looked for by `make test-long`, and what it finds becomes an @example.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("random", deadline=None, print_blob=True)
+settings.load_profile("same")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--randomly"):
+        settings.load_profile("random")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--randomly", action="store_true", help="draw new examples for the property tests")
 
 
 @pytest.fixture

@@ -28,9 +28,15 @@ WE_TAKE: dict[str, Callable[[dict[str, Any]], bool]] = {
     "inviteeEmail": lambda event: isinstance(event.get("inviteeEmail"), str),
 }
 
-# What the sandbox takes and we take out of the envelope: only `identify` events of Node 1.1.0-1.4.4 hold an
-# object there; in an envelope, where no client has it, one that is refused would take all events with it.
-WE_TAKE_OUT = ("traits", "customer")
+
+def only_we_take_out(path: tuple[str | int, ...], value: Any) -> bool:
+    """What the sandbox takes and we take out of the envelope: an object in `traits.customer`.
+
+    Only `identify` events of Node 1.1.0-1.4.4 hold one there; in an envelope, where no client has it, one
+    that is refused would take all events with it.
+    """
+    return path[1:] == ("traits", "customer") and isinstance(value["traits"]["customer"], dict)
+
 
 EVENT = {"type": "pageview", "timestamp": 1, "url": "a:b", "path": ""}
 
@@ -83,7 +89,7 @@ def test_both_refuse_the_same_fields_of_the_envelope(fields):
         if isinstance(ours, Unusable):
             assert theirs
             continue
-        taken_out = {repair.path[0] for repair in ours.repairs if repair.path[1:] != WE_TAKE_OUT}
+        taken_out = {repair.path[0] for repair in ours.repairs if not only_we_take_out(repair.path, value)}
         assert taken_out == theirs
 
 
