@@ -39,6 +39,8 @@ class Dropped(StrEnum):
     """Why an accepted event was given up: always by a choice of the operator's."""
 
     DEAD_EVICTED = "dead_evicted"
+    DEAD_PURGED = "dead_purged"
+    ERASED = "erased"
 
 
 @unique

@@ -19,7 +19,7 @@ from proxy import __version__
 from proxy.buffer import Buffer, BufferUnavailable, Quota, Terms
 from proxy.buffer.sqlite import OpenRefused, SqliteBuffer
 from proxy.flusher import Flusher
-from proxy.front import Front, Ingest
+from proxy.front import Front, Ingest, Server
 from proxy.metrics import Metrics
 from proxy.ops import Bookkeeper, Health, make_app
 from proxy.settings import ListenAddress, Settings
@@ -31,13 +31,12 @@ _OTHER_DESCRIPTORS = 64
 _OPS_SHUTDOWN_S = 2.0
 _OPS_KEEPALIVE_S = 75.0
 
+_LAST_CALL_S = 0.2
+"""From the last new connection to closing the idle ones: what was sent by then is read and answered."""
+
 
 class StartRefused(Exception):
     """The process cannot start; the message is one line with the remedy."""
-
-
-class BufferBroke(Exception):
-    """Storage failed. The next start recovers what is in the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,14 @@ class Service:
             books = Bookkeeper(buffer, metrics)
             token = settings.ops.token
             ops = web.AppRunner(
-                make_app(buffer, books, metrics, self._health, token.get_secret_value() if token else None),
+                make_app(
+                    buffer,
+                    books,
+                    metrics,
+                    self._health,
+                    token.get_secret_value() if token else None,
+                    lease_s=settings.delivery.lease_s,
+                ),
                 access_log=None,
                 keepalive_timeout=_OPS_KEEPALIVE_S,
                 shutdown_timeout=_OPS_SHUTDOWN_S,
@@ -97,9 +103,8 @@ class Service:
             ingest = Ingest(
                 buffer, metrics, max_events=settings.front.max_events, unknown=settings.front.unknown
             )
-            front = web.ServerRunner(
-                Front(settings.front, ingest, metrics).server(), shutdown_timeout=self._front_grace_s()
-            )
+            server = Front(settings.front, ingest, metrics).server()
+            front = web.ServerRunner(server, shutdown_timeout=self._front_grace_s())
             rooms.push_async_callback(front.cleanup)
             front_url = await _listen(front, settings.front.listen, "front.listen")
             async with asyncio.TaskGroup() as tasks:
@@ -113,7 +118,7 @@ class Service:
                 await stop.wait()
                 self._health.stopping = True
                 self._log.info("stopping", on_exit=settings.delivery.on_exit)
-                await self._stop(front, flusher, flushing)
+                await self._stop(front, server, flusher, flushing)
                 watching.cancel()
                 counting.cancel()
             self._log.info("stopped", held=await _held(buffer))
@@ -160,10 +165,16 @@ class Service:
         delivery = self._settings.delivery
         return max(delivery.grace_s / 2, delivery.grace_s - delivery.timeout_s)
 
-    async def _stop(self, front: web.ServerRunner, flusher: Flusher, flushing: asyncio.Task[None]) -> None:
+    async def _stop(
+        self, front: web.ServerRunner, server: Server, flusher: Flusher, flushing: asyncio.Task[None]
+    ) -> None:
         deadline = asyncio.get_running_loop().time() + self._settings.delivery.grace_s
         try:
             async with asyncio.timeout_at(deadline):
+                for site in list(front.sites):
+                    await site.stop()
+                server.is_closing = True
+                await asyncio.sleep(_LAST_CALL_S)
                 await front.cleanup()
                 if self._settings.delivery.on_exit == "drain":
                     await flusher.drain()
@@ -206,10 +217,7 @@ async def _held(buffer: Buffer) -> int | str:
 
 async def _watch(buffer: Buffer) -> None:
     """Ends, with an error, when the buffer cannot go on."""
-    error = await buffer.failed()
-    raise BufferBroke(
-        f"storage failed: {error}; see to the disk, then start again: what is in the file is recovered"
-    ) from error
+    raise await buffer.failed()
 
 
 async def _listen(runner: web.BaseRunner, address: ListenAddress, setting: str) -> str:

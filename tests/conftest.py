@@ -20,12 +20,21 @@ settings.load_profile("same")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.getoption("--randomly"):
-        settings.load_profile("random")
+    profile = settings.get_profile("random" if config.getoption("--randomly") else "same")
+    times = config.getoption("--examples-times")
+    settings.register_profile("asked", profile, max_examples=times * profile.max_examples)
+    settings.load_profile("asked")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--randomly", action="store_true", help="draw new examples for the property tests")
+    parser.addoption(
+        "--examples-times",
+        type=int,
+        default=1,
+        metavar="N",
+        help="try N times as many examples in the property tests that set no number themselves",
+    )
 
 
 @pytest.fixture

@@ -28,13 +28,14 @@ ends by itself, and append and settle are safe to repeat.
 """
 
 from abc import ABC, abstractmethod
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from proxy.gate import NO_FEEDBACK, Feedback
 from proxy.lanes import LaneId, QueueId
-from proxy.ledger import Books, Dead
+from proxy.ledger import Answered, Books, Dead
 from proxy.wire.limits import PublicKey
 
 FULL_BATCH = 100
@@ -47,6 +48,13 @@ MAX_IDLE_S = 60.0
 MAX_WAIT_S = 4320.0
 """Longest wait that a settlement can ask for: an hour and a fifth of it. A due time further ahead is a
 mistake of the clock and is pulled back."""
+
+
+MAX_LETTERS = 1_000
+"""Dead letters that one call lists, replays or purges: a transaction of some milliseconds."""
+
+MAX_BATCHES = 1_000
+"""Batches that one call lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +86,8 @@ class BufferFault(Exception):
     """What the buffer raises.
 
     BufferFault
-    ├── BufferUnavailable    the store did not answer, or broke: perhaps done, perhaps not
+    ├── BufferUnavailable    the store did not answer: perhaps done, perhaps not
+    │   └── BufferBroken     storage failed: it will not answer again
     └── AppendRefused        nothing was stored
         ├── NeverFits        larger than the buffer may ever hold
         ├── BufferFull       a bound on stored bytes: later there may be room
@@ -88,6 +97,10 @@ class BufferFault(Exception):
 
 class BufferUnavailable(BufferFault):
     """The store did not answer or cannot: what was asked may or may not have been done."""
+
+
+class BufferBroken(BufferUnavailable):
+    """Storage failed, and asking again is of no use: the process must end. The message says what to do."""
 
 
 class AppendRefused(BufferFault):
@@ -107,22 +120,20 @@ class QuotaExceeded(AppendRefused):
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """An event to be kept. `text` is its JSON as it will be sent, `dedup_id` any 64-bit integer (signed)."""
-
-    uuid: bytes
-    dedup_id: int
-    text: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Portion:
-    """The events of one client request that go into one queue, in order; `header` is the lane's."""
+    """The events of one client request that go into one queue, in order; `header` is the lane's.
+
+    The events stand in columns, each the n-th of the three: `uuids` has 16 bytes for each, `dedup_ids` any
+    64-bit integer (signed), `texts` the JSON as it will be sent. (An object an event cost more than all that
+    is done to it afterwards.)
+    """
 
     queue: QueueId
     lane: LaneId
     header: bytes
-    events: Sequence[Event]
+    uuids: bytes
+    dedup_ids: "array[int]"
+    texts: Sequence[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,23 +172,17 @@ class Idle:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """One event at the head of a queue, with the lane id that was stored with it."""
-
-    lane: LaneId
-    uuid: bytes
-    text: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Head:
     """The longest head prefix of a queue that has one lane, within the bounds asked for.
 
-    `more` says why it ends: nothing behind it, another lane, the number of events, or their bytes.
+    `lanes`: the lane id that was stored with each event. `uuids` and `texts` as in `Portion`. `more` says why
+    it ends: nothing behind it, another lane, the number of events, or their bytes.
     """
 
     header: bytes
-    events: Sequence[Held]
+    lanes: Sequence[LaneId]
+    uuids: bytes
+    texts: Sequence[bytes]
     more: Literal["none", "lane", "events", "bytes"]
 
 
@@ -196,6 +201,10 @@ class Settlement:
     `taken` events of the head were in the batch. Of these, the positions in `dead` become dead letters,
     those in `again` stay at the head in their order, all others are delivered. `wait_s` holds the queue
     back (None: it is due as usual); `failed` counts a failed try of what stays.
+
+    `answered` is what became of the request, None where none was made. `ambiguous`: upstream may have taken
+    the batch, or an earlier one of its events, unseen. A batch that is ambiguous, or of which an event has
+    left, is put on the key's record.
     """
 
     taken: int
@@ -204,6 +213,8 @@ class Settlement:
     wait_s: float | None = None
     failed: bool = False
     feedback: Feedback = NO_FEEDBACK
+    answered: Answered | None = None
+    ambiguous: bool = False
 
     @property
     def delivered(self) -> int:
@@ -246,8 +257,90 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
+class Which:
+    """Which dead letters: those that fit all that is given. Times are Unix milliseconds of the store's clock.
+
+    `up_to_id`: none that was written after this one, so that a replay never meets what died of it.
+    """
+
+    key: PublicKey | None = None
+    id: int | None = None
+    uuid: bytes | None = None
+    queue: QueueId | None = None
+    reason: Dead | None = None
+    died_from_ms: int | None = None
+    died_before_ms: int | None = None
+    up_to_id: int | None = None
+
+
+ALL_LETTERS = Which()
+"""Every dead letter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch on a key's record: what became of each of its events, when upstream had answered or not.
+
+    `fates` has a letter an event: `d`elivered, dead (`x`), sent `a`gain.
+    """
+
+    key: PublicKey
+    settled_at_ms: int
+    answered: Answered | None
+    ambiguous: bool
+    uuids: bytes
+    fates: bytes
+
+    def fate(self, uuid: bytes) -> str | None:
+        """The letter of the event with this uuid; None where the batch has none."""
+        for at in range(len(self.fates)):
+            if self.uuids[16 * at : 16 * at + 16] == uuid:
+                return chr(self.fates[at])
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldEvent:
+    """Where a held event waits. `due_in_s` of its queue, at most 0 where it is due; leased: being sent."""
+
+    key: PublicKey
+    queue: QueueId
+    accepted_at_ms: int
+    attempts: int
+    leased: bool
+    due_in_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """What the buffer knows of one uuid: where it is held, its dead letters, and the batches that it was in.
+
+    Newest first. Batches are remembered for a while only: so many of each key.
+    """
+
+    held: Sequence[HeldEvent] = ()
+    dead: Sequence[DeadLetter] = ()
+    batches: Sequence[Batch] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What an erasure took out, and how many queues it left alone because they are being delivered."""
+
+    held: int = 0
+    dead: int = 0
+    leased: int = 0
+
+    def __add__(self, other: "Erased") -> "Erased":
+        return Erased(self.held + other.held, self.dead + other.dead, self.leased + other.leased)
+
+
+@dataclass(frozen=True, slots=True)
 class KeyFigures:
-    """What the buffer knows of one public key. `paused` names the reason why it sends nothing now."""
+    """What the buffer knows of one public key. `paused` names the reason why it sends nothing now.
+
+    `ambiguous` counts the batches that were ever put on its record so.
+    """
 
     books: Books
     queues: int
@@ -256,6 +349,7 @@ class KeyFigures:
     rate_per_s: float
     paused: str | None
     succeeded: bool
+    ambiguous: int = 0
 
 
 class Buffer(ABC):
@@ -291,8 +385,55 @@ class Buffer(ABC):
         """
 
     @abstractmethod
-    async def dead_letters(self, key: PublicKey | None = None, *, limit: int = 100) -> list[DeadLetter]:
-        """The newest dead letters, of one key or of all; `limit` at most 1,000."""
+    async def dead_letters(
+        self, which: Which = ALL_LETTERS, *, before_id: int | None = None, limit: int = 100
+    ) -> list[DeadLetter]:
+        """The newest dead letters of those, older than `before_id`; `limit` at most `MAX_LETTERS`."""
+
+    @abstractmethod
+    async def count_dead(self, which: Which = ALL_LETTERS) -> int:
+        """How many dead letters these are."""
+
+    @abstractmethod
+    async def replay(self, which: Which) -> int:
+        """Put dead letters back at the tails of their queues, past dedup; how many (0: none is left).
+
+        At most `MAX_LETTERS`, in the order in which their events had been accepted: call it until it says 0.
+        They are held again, as new events of their queues. Raises BufferFull where not even one fits.
+        """
+
+    @abstractmethod
+    async def purge(self, which: Which) -> int:
+        """Give dead letters up, oldest first; how many. At most `MAX_LETTERS`: call it until it says 0."""
+
+    @abstractmethod
+    async def erase(
+        self,
+        is_theirs: Callable[[bytes, bytes], bool],
+        *,
+        key: PublicKey | None = None,
+        queue: QueueId | None = None,
+    ) -> Erased:
+        """Take out every held event and dead letter for which `is_theirs(lane header, text)`.
+
+        Of one key, or queue, or of all; `is_theirs` is called on any thread. What is appended meanwhile may
+        be passed over. A queue that is leased is left as it is and counted: call it again until none is.
+        What is taken out is dropped, its bytes are overwritten where they lay. It is several transactions:
+        where this raises, some of it may have been done, and calling it again does the rest.
+        """
+
+    @abstractmethod
+    async def trace(
+        self, uuid: bytes, *, key: PublicKey | None = None, queue: QueueId | None = None
+    ) -> Traces:
+        """What is known of the events with this uuid; of all keys where none is given.
+
+        Without `queue` everything that is held is searched: about a second for a million events.
+        """
+
+    @abstractmethod
+    async def ambiguous(self, key: PublicKey | None = None, *, limit: int = 100) -> list[Batch]:
+        """The newest batches that upstream may have taken unseen; `limit` at most `MAX_BATCHES`."""
 
     @abstractmethod
     async def figures(self, *, recount: bool = False) -> Mapping[PublicKey, KeyFigures]:
@@ -318,7 +459,7 @@ class Buffer(ABC):
         """Return if an append would succeed now. Raises BufferFault with what is wrong."""
 
     @abstractmethod
-    async def failed(self) -> Exception:
+    async def failed(self) -> BufferBroken:
         """Wait until the engine cannot go on (a storage error), and say why. The process must end then."""
 
     @abstractmethod

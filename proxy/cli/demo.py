@@ -15,6 +15,7 @@ import click
 from pydantic import ValidationError
 
 from proxy import log
+from proxy.buffer import BufferBroken
 from proxy.demo import (
     SABOTAGE,
     Moment,
@@ -28,7 +29,7 @@ from proxy.demo import (
     ledger_lines,
     opening_lines,
 )
-from proxy.service import BufferBroke, StartRefused
+from proxy.service import StartRefused
 from proxy.settings import BufferSettings, FrontSettings, ListenAddress, OpsSettings, parse_listen
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def _run(plan: Plan, show: Show) -> Outcome:
     prevented: BaseException
     try:
         return asyncio.run(_demonstrate(plan, show))
-    except* (StartRefused, BufferBroke, BrokenPipeError) as group:
+    except* (StartRefused, BufferBroken, BrokenPipeError) as group:
         prevented = _first(group)
     if isinstance(prevented, BrokenPipeError):
         raise prevented  # nobody reads any more (`demo | head`): click ends quietly for that

@@ -7,8 +7,9 @@ import sys
 import click
 
 from proxy import log
+from proxy.buffer import BufferBroken
 from proxy.cli.options import settings_options
-from proxy.service import BufferBroke, Service, StartRefused
+from proxy.service import Service, StartRefused
 from proxy.settings import Settings
 
 
@@ -29,10 +30,16 @@ def run(*, settings: Settings) -> None:
     except StartRefused as error:
         sys.exit(f"outlit-proxy: {error}")
     except BaseExceptionGroup as group:
-        broke = group.subgroup(BufferBroke)
+        broke = group.subgroup(BufferBroken)
         if broke is None:
             raise
-        sys.exit(f"outlit-proxy: {broke.exceptions[0]}")
+        sys.exit(f"outlit-proxy: storage failed: {_first(broke)}")
+
+
+def _first(group: BaseExceptionGroup[BufferBroken]) -> BufferBroken:
+    """One of them: they all say the same."""
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 async def _serve(settings: Settings) -> None:

@@ -29,11 +29,10 @@ def batch_of(head: Head, max_events: int) -> Batch:
     Raises LaneFault where an entry does not carry the header's lane id: the last check before events of
     two visitors could leave under one envelope.
     """
-    lane_of_header = lane_id(head.header)
-    if any(event.lane != lane_of_header for event in head.events):
+    if set(head.lanes) != {lane_id(head.header)}:
         raise LaneFault
     lane = Lane.of_header(head.header)
-    texts = [event.text for event in head.events[:EVENTS_PER_REQUEST]]
+    texts = list(head.texts[:EVENTS_PER_REQUEST])
     size = body_bytes(lane.envelope, sum(map(len, texts)), len(texts))
     more = head.more
     # One event alone always fits: the front refuses what no request could carry.

@@ -65,7 +65,7 @@ class Flusher:
         self._settled = asyncio.Event()  # cleared while the buffer owes the answer to a settle
         self._settled.set()
         self._owed = 0
-        self._upstream_well = True
+        self._upstream_well = self._buffer_well = True
 
     async def run(self) -> None:
         """Deliver until stopped. Raises what a delivery did not expect: the process must end then."""
@@ -125,10 +125,8 @@ class Flusher:
 
     async def _claim(self, key: PublicKey) -> Lease | Idle:
         try:
-            return await self._buffer.claim(key, os.urandom(12))
-        except BufferUnavailable as error:
-            self._metrics.buffer_retries.inc()
-            self._log.warning("claim failed", key=short_key(key), error=str(error))
+            return await self._asked(lambda: self._buffer.claim(key, os.urandom(12)))
+        except BufferUnavailable:
             return Idle(_RETRY_S)
 
     # -- a lease ---------------------------------------------------------------------------------------
@@ -162,8 +160,6 @@ class Flusher:
             return None
 
     async def _post(self, lease: Lease, batch: Batch) -> Answer | NoAnswer:
-        # The batch of a lease that ended by itself may have been taken before: its worker died, or was late.
-        self._metrics.ambiguous.inc(lease.unsettled)
         with self._metrics.upstream_seconds.time():
             answer = await self._upstream.post(lease.key, batch.lane, batch.body)
         self._note_health(answer)
@@ -180,11 +176,20 @@ class Flusher:
     async def _settle(self, lease: Lease, batch: Batch, verdict: Verdict) -> None:
         self._count(lease, verdict)
         settlement = Settlement(
-            batch.events, verdict.dead, verdict.again, verdict.wait_s, verdict.failed, verdict.feedback
+            batch.events,
+            verdict.dead,
+            verdict.again,
+            verdict.wait_s,
+            verdict.failed,
+            verdict.feedback,
+            verdict.answered,
+            # What a lease held that ended by itself may have been taken before: its worker died, or was late.
+            ambiguous=verdict.ambiguous or lease.unsettled,
         )
         outcome = await self._end(lease, settlement)
         if isinstance(outcome, Spent):
             return  # the lease ended first: its next holder sends the batch again, and counts that
+        self._metrics.ambiguous.inc(settlement.ambiguous)
         self._metrics.delivered.inc(settlement.delivered)
         for death in verdict.dead.values():
             self._metrics.dead[death.reason].inc()
@@ -205,7 +210,6 @@ class Flusher:
 
     def _count(self, lease: Lease, verdict: Verdict) -> None:
         self._metrics.upstream_requests[verdict.answered].inc()
-        self._metrics.ambiguous.inc(verdict.ambiguous)
         self._metrics.inconsistent.inc(verdict.inconsistent)
         if verdict.dead:
             self._log.warning(
@@ -241,10 +245,23 @@ class Flusher:
         """Ask the buffer until it answers. All that is asked so may be asked again."""
         while True:
             try:
-                return await ask()
-            except BufferUnavailable as error:
-                self._metrics.buffer_retries.inc()
-                self._log.warning("the buffer did not answer", error=str(error))
+                return await self._asked(ask)
+            except BufferUnavailable:
                 if self._owed:
                     self._settled.clear()
                 await asyncio.sleep(_RETRY_S)
+
+    async def _asked(self, ask: Callable[[], Awaitable[_T]]) -> _T:
+        """Ask the buffer once, and say when it begins and ceases to fail; the counter says how often."""
+        try:
+            answer = await ask()
+        except BufferUnavailable as error:
+            self._metrics.buffer_retries.inc()
+            if self._buffer_well:
+                self._log.warning("the buffer does not answer; it is asked again", error=str(error))
+            self._buffer_well = False
+            raise
+        if not self._buffer_well:
+            self._log.info("the buffer answers again")
+        self._buffer_well = True
+        return answer

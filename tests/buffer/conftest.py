@@ -1,7 +1,6 @@
 """The engines that the contract's suite runs on."""
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -28,18 +27,28 @@ class Engine(Protocol):
 
 
 class SqliteEngine:
-    def __init__(self, folder: Path) -> None:
+    """`inline`: without a thread, which is quicker where verbs are asked one by one."""
+
+    def __init__(self, folder: Path, *, inline: bool = False) -> None:
+        self._inline = inline
+        self.sync_every_commit = False
         self.path = folder / "buffer.db"
         self.clock = StoreClock(wall=lambda: 1_800_000_000.0, monotonic=lambda: 0.0)
         self._open: SqliteBuffer | None = None
 
     async def opened(self, terms: Terms = TERMS) -> SqliteBuffer:
         await self.close()
-        self._open = await SqliteBuffer.opened(self.path, terms, sync_every_commit=False, clock=self.clock)
+        self._open = await SqliteBuffer.opened(
+            self.path,
+            terms,
+            sync_every_commit=self.sync_every_commit,
+            clock=self.clock,
+            inline=self._inline,
+        )
         return self._open
 
     def advance(self, seconds: float) -> None:
-        self.clock.offset_ms += int(seconds * 1000)
+        self.clock.offset_ms += round(seconds * 1000)
 
     def now_ms(self) -> int:
         return self.clock.now_ms()
@@ -63,8 +72,3 @@ async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 @pytest.fixture
 async def buffer(engine: Engine) -> Buffer:
     return await engine.opened()
-
-
-@pytest.fixture
-def terms() -> Terms:
-    return replace(TERMS)

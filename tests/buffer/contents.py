@@ -1,19 +1,46 @@
 """What tests put into a buffer, and how they take it out again."""
 
+from array import array
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from hashlib import blake2b
+from dataclasses import dataclass
+from hashlib import blake2b, shake_128
 from itertools import count
 
-from proxy.buffer import Buffer, BufferFull, Death, Event, Head, Idle, Lease, Portion, Settled, Settlement
+from proxy.buffer import (
+    ALL_LETTERS,
+    MAX_LETTERS,
+    Buffer,
+    BufferFull,
+    Death,
+    Head,
+    Idle,
+    Lease,
+    Portion,
+    Settled,
+    Settlement,
+    Which,
+)
+from proxy.buffer.contract import FULL_BATCH, MAX_IDLE_S
 from proxy.lanes import Lane, QueueId, lane_id
-from proxy.ledger import Books, Dead
+from proxy.ledger import Answered, Books, Dead
 from proxy.wire.limits import PublicKey
+from tests.buffer.conftest import Engine
 
 KEY = PublicKey("pk_one")
 OTHER_KEY = PublicKey("pk_other")
 REFUSED = Death(Dead.REFUSED, "Invalid event type")
 
 _tokens = count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event; a `Portion` holds many of them in columns."""
+
+    uuid: bytes
+    dedup_id: int
+    text: bytes
 
 
 def token() -> bytes:
@@ -32,7 +59,9 @@ def header(lane: str) -> bytes:
 def event(name: int | str, *, size: int = 0) -> Event:
     """The event of this name, the same each time; of `size` bytes where that is more than its name needs."""
     text = f'{{"n":"{name}","pad":"'
-    text += "x" * max(0, size - len(text) - 2) + '"}'
+    pad_bytes = max(0, size - len(text) - 2)
+    # Random, as an engine may compress.
+    text += b64encode(shake_128(text.encode()).digest(pad_bytes)).decode()[:pad_bytes] + '"}'
     seed = blake2b(text.encode(), digest_size=16).digest()
     return Event(seed, int.from_bytes(seed[:8], "big", signed=True), text.encode())
 
@@ -42,9 +71,25 @@ def events(first: int, last: int, *, size: int = 0) -> list[Event]:
     return [event(number, size=size) for number in range(first, last + 1)]
 
 
-def portion(held: Sequence[Event], queue_name: str = "q", lane: str = "a") -> Portion:
+def portion(request: Sequence[Event], queue_name: str = "q", lane: str = "a") -> Portion:
     text = header(lane)
-    return Portion(queue(queue_name), lane_id(text), text, held)
+    return Portion(
+        queue(queue_name),
+        lane_id(text),
+        text,
+        b"".join(each.uuid for each in request),
+        array("q", [each.dedup_id for each in request]),
+        texts(request),
+    )
+
+
+def texts(request: Sequence[Event]) -> list[bytes]:
+    return [each.text for each in request]
+
+
+def uuids(column: bytes) -> list[bytes]:
+    """The uuids of a column, one by one."""
+    return [column[at : at + 16] for at in range(0, len(column), 16)]
 
 
 async def leased(buffer: Buffer, key: PublicKey = KEY) -> Lease:
@@ -66,7 +111,7 @@ async def head(buffer: Buffer, lease: Lease, max_events: int = 100, max_bytes: i
 
 
 async def head_texts(buffer: Buffer, lease: Lease, max_events: int = 100) -> list[bytes]:
-    return [held.text for held in (await head(buffer, lease, max_events)).events]
+    return list((await head(buffer, lease, max_events)).texts)
 
 
 async def settled(
@@ -78,8 +123,13 @@ async def settled(
     again: Sequence[int] = (),
     wait_s: float | None = None,
     failed: bool = False,
+    answered: Answered | None = None,
+    ambiguous: bool = False,
 ) -> Settled:
-    outcome = await buffer.settle(lease, Settlement(taken, dead or {}, frozenset(again), wait_s, failed))
+    settlement = Settlement(
+        taken, dead or {}, frozenset(again), wait_s, failed, answered=answered, ambiguous=ambiguous
+    )
+    outcome = await buffer.settle(lease, settlement)
     assert isinstance(outcome, Settled), outcome
     return outcome
 
@@ -98,14 +148,57 @@ async def filled(buffer: Buffer, *, size: int = 0) -> int:
     raise AssertionError
 
 
-def texts(held: Sequence[Event]) -> list[bytes]:
-    return [each.text for each in held]
-
-
 async def books(buffer: Buffer, key: PublicKey = KEY) -> Books:
-    """The key's books, after the recount has found no difference."""
+    """The key's books, which are the same written and counted."""
     figures = await buffer.figures(recount=True)
+    assert await buffer.figures() == figures
     found = figures[key].books if key in figures else Books()
     assert found.difference == 0
     assert found.accepted == found.held + found.delivered + found.dead + found.dropped
     return found
+
+
+async def due(buffer: Buffer, engine: Engine, key: PublicKey = KEY) -> Lease:
+    """A lease of the first queue that becomes due, however long the clock must be moved for it."""
+    while isinstance(claimed := await buffer.claim(key, token()), Idle):
+        assert not claimed.empty
+        engine.advance(claimed.wait_s)
+    return claimed
+
+
+async def drained(buffer: Buffer, engine: Engine, key: PublicKey = KEY) -> list[bytes]:
+    """Deliver all that the key holds; the texts in the order in which they left."""
+    out: list[bytes] = []
+    while (claimed := await buffer.claim(key, token())) != Idle(MAX_IDLE_S, empty=True):
+        if isinstance(claimed, Idle):
+            engine.advance(claimed.wait_s)
+            continue
+        batch = await head_texts(buffer, claimed)
+        out += batch
+        await settled(buffer, claimed, len(batch))
+    return out
+
+
+async def buried(
+    buffer: Buffer,
+    engine: Engine,
+    request: Sequence[Event],
+    queue_name: str = "q",
+    lane: str = "a",
+    *,
+    key: PublicKey = KEY,
+    death: Death = REFUSED,
+) -> None:
+    """Append events and have them all die, in their order, where the key holds no others that come first."""
+    await buffer.append(key, [portion(request, queue_name, lane)])
+    left = len(request)
+    while left:
+        lease = await due(buffer, engine, key)
+        assert lease.queue == queue(queue_name)
+        taken = min(left, FULL_BATCH)
+        left = (await settled(buffer, lease, taken, dead=dict.fromkeys(range(taken), death))).left
+
+
+async def letters(buffer: Buffer, which: Which = ALL_LETTERS) -> list[bytes]:
+    """The texts of the dead letters, oldest first."""
+    return [letter.text for letter in reversed(await buffer.dead_letters(which, limit=MAX_LETTERS))]

@@ -3,19 +3,25 @@
 import asyncio
 import json
 import time
+from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import UUID
 
 import pytest
 
 from proxy.buffer import (
+    ALL_LETTERS,
+    MAX_BATCHES,
     Appended,
+    Batch,
     Buffer,
+    BufferBroken,
     DeadLetter,
-    Event,
+    Erased,
     Head,
     Idle,
     KeyFigures,
@@ -25,11 +31,13 @@ from proxy.buffer import (
     Settlement,
     Spent,
     Terms,
+    Traces,
+    Which,
 )
 from proxy.buffer.sqlite import SqliteBuffer
 from proxy.clock import StoreClock
 from proxy.flusher import Flusher
-from proxy.lanes import Lane, lane_id, visitor_queue
+from proxy.lanes import Lane, QueueId, lane_id, visitor_queue
 from proxy.ledger import Books
 from proxy.metrics import Metrics
 from proxy.sandbox import Fault, Sandbox, What
@@ -104,8 +112,36 @@ class FaultyBuffer(Buffer):
         await self._note()
         return outcome
 
-    async def dead_letters(self, key: PublicKey | None = None, *, limit: int = 100) -> list[DeadLetter]:
-        return await self.inner.dead_letters(key, limit=limit)
+    async def dead_letters(
+        self, which: Which = ALL_LETTERS, *, before_id: int | None = None, limit: int = 100
+    ) -> list[DeadLetter]:
+        return await self.inner.dead_letters(which, before_id=before_id, limit=limit)
+
+    async def count_dead(self, which: Which = ALL_LETTERS) -> int:
+        return await self.inner.count_dead(which)
+
+    async def replay(self, which: Which) -> int:
+        return await self.inner.replay(which)
+
+    async def purge(self, which: Which) -> int:
+        return await self.inner.purge(which)
+
+    async def erase(
+        self,
+        is_theirs: Callable[[bytes, bytes], bool],
+        *,
+        key: PublicKey | None = None,
+        queue: QueueId | None = None,
+    ) -> Erased:
+        return await self.inner.erase(is_theirs, key=key, queue=queue)
+
+    async def trace(
+        self, uuid: bytes, *, key: PublicKey | None = None, queue: QueueId | None = None
+    ) -> Traces:
+        return await self.inner.trace(uuid, key=key, queue=queue)
+
+    async def ambiguous(self, key: PublicKey | None = None, *, limit: int = 100) -> list[Batch]:
+        return await self.inner.ambiguous(key, limit=limit)
 
     async def figures(self, *, recount: bool = False) -> Mapping[PublicKey, KeyFigures]:
         return await self._around("figures", self.inner.figures(recount=recount))
@@ -119,7 +155,7 @@ class FaultyBuffer(Buffer):
     async def check(self) -> None:
         await self.inner.check()
 
-    async def failed(self) -> Exception:
+    async def failed(self) -> BufferBroken:
         return await self.inner.failed()
 
     async def close(self) -> None:
@@ -171,13 +207,17 @@ class Bench:
         bodies = [event(number=next(self.numbers)) for _ in range(events)]
         fields = {"visitorId": visitor} | ({"sessionId": session} if session else {})
         header = Lane(json.dumps(fields).encode(), "192.0.2.1", "Mozilla/5.0").header()
-        held = [
-            Event(bytes.fromhex(body["uuid"].replace("-", "")), hash(body["uuid"]), json.dumps(body).encode())
-            for body in bodies
-        ]
-        portion = Portion(visitor_queue(visitor), lane_id(header), header, held)
+        uuids = [str(body["uuid"]) for body in bodies]
+        portion = Portion(
+            visitor_queue(visitor),
+            lane_id(header),
+            header,
+            bytes.fromhex("".join(uuids).replace("-", "")),
+            array("q", map(hash, uuids)),
+            [json.dumps(body).encode() for body in bodies],
+        )
         assert await self.buffer.append(key, [portion]) == Appended(events, 0)
-        return [str(body["uuid"]) for body in bodies]
+        return uuids
 
     async def until_empty(self) -> None:
         """Return when all that was appended is settled."""
@@ -212,6 +252,14 @@ class Bench:
             if visitor in (None, entry.envelope.get("visitorId"))
             for one in entry.taken_events
         ]
+
+    async def announced(self) -> set[str]:
+        """The uuids of all events that are listed as perhaps taken unseen."""
+        return {
+            str(UUID(bytes=batch.uuids[at : at + 16]))
+            for batch in await self.buffer.ambiguous(limit=MAX_BATCHES)
+            for at in range(0, len(batch.uuids), 16)
+        }
 
     def count(self, metric: str, **labels: str) -> float:
         value = self.metrics.registry.get_sample_value(f"outlit_proxy_{metric}", labels)

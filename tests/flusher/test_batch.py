@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.buffer import Head, Held
+from proxy.buffer import Head
 from proxy.flusher.batch import LaneFault, batch_of
 from proxy.lanes import Lane, lane_id
 from proxy.ledger import Underfull
@@ -24,8 +24,7 @@ def text(number: int, size: int = 0) -> bytes:
 
 def head(texts: list[bytes], more: str = "none", lane: Lane = LANE) -> Head:
     header = lane.header()
-    held = [Held(lane_id(header), bytes(16), each) for each in texts]
-    return Head(header, held, more)  # type: ignore[arg-type]
+    return Head(header, [lane_id(header)] * len(texts), bytes(16 * len(texts)), texts, more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("lane", [LANE, BARE])
@@ -42,9 +41,9 @@ def test_the_body_is_the_envelope_with_the_events_in_order(lane: Lane) -> None:
 def test_an_event_of_another_lane_stops_the_whole_batch(place: int) -> None:
     good = head([text(n) for n in range(3)])
     stranger = lane_id(replace(LANE, client_ip="192.0.2.2").header())
-    events = [replace(held, lane=stranger) if at == place else held for at, held in enumerate(good.events)]
+    lanes = [stranger if at == place else lane for at, lane in enumerate(good.lanes)]
     with pytest.raises(LaneFault):
-        batch_of(replace(good, events=events), 100)
+        batch_of(replace(good, lanes=lanes), 100)
 
 
 def test_a_header_of_another_lane_stops_the_batch() -> None:

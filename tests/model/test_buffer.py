@@ -1,277 +1,449 @@
-"""The buffer against a model of it in plain dicts: whatever is done to both, both say the same.
+"""The buffer beside a model of it: whatever is asked of both, both say the same, and keep the same.
 
-The model is the contract once more, in the fewest words: lists of events, moments, and sums. It is told what
-no contract fixes (which of two queues that became due in the same millisecond is claimed) and checks it.
+`--examples-times N` tries N times as many examples.
 """
 
 import asyncio
 import tempfile
-from dataclasses import dataclass, field, replace
-from itertools import count
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, replace
+from functools import cache
+from itertools import count, cycle, islice, takewhile
 from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
-from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from proxy.buffer import (
-    Appended,
     Buffer,
-    Event,
+    BufferFull,
+    Death,
     Head,
-    Idle,
     Lease,
-    Portion,
+    NeverFits,
+    Quota,
+    QuotaExceeded,
     Settled,
     Settlement,
     Spent,
+    Terms,
+    Which,
 )
-from proxy.buffer.contract import FULL_BATCH, MAX_IDLE_S, MAX_WAIT_S
-from proxy.ledger import Books
+from proxy.buffer.contract import FULL_BATCH
+from proxy.gate import NO_FEEDBACK, Feedback, paused_ms
+from proxy.lanes import QueueId, lane_id
+from proxy.ledger import Answered, Dead
 from proxy.wire.limits import PublicKey
+from proxy.wire.rate_headers import RateHeaders
 from tests.buffer.conftest import TERMS, SqliteEngine
-from tests.buffer.contents import KEY, OTHER_KEY, REFUSED, event, portion
+from tests.buffer.contents import KEY, OTHER_KEY, event, header, portion, queue, uuids
+from tests.model.model import Asked, Held, Model, Request
 
-LINGER_MS, LEASE_MS, WINDOW_MS = 1_000, 30_000, 600_000
+_T = TypeVar("_T")
+
+KEYS = (KEY, OTHER_KEY)
 QUEUES = ("q", "r", "s")
 LANES = ("a", "b")
-DEAD_BYTES = 4_000
-"""Room for about a dozen dead letters."""
+PERSONS = 5
+
+numbered = cache(event)
 
 
-@dataclass
-class Queue:
-    """`waiting`: event, lane and moment of acceptance, oldest first. `lease` is the newest, ended or not."""
+def theirs(person: int, lane: str | None) -> Callable[[bytes, bytes], bool]:
+    """Whether an event is of a person, and its lane the one asked for."""
 
-    waiting: list[tuple[Event, bytes, int]] = field(default_factory=list)
-    due_ms: int = 0
-    lease: Lease | None = None
-    backs_off: bool = False
-    attempts: int = 0
-    seen: dict[int, int] = field(default_factory=dict)
+    def is_theirs(lane_header: bytes, text: bytes) -> bool:
+        number = int(text.split(b'"')[3])
+        return number % PERSONS == person and (lane is None or lane_header == header(lane))
+
+    return is_theirs
 
 
-@dataclass
-class Model:
-    now_ms: int
-    queues: dict[tuple[PublicKey, bytes], Queue] = field(default_factory=dict)
-    accepted: dict[PublicKey, int] = field(default_factory=dict)
-    delivered: dict[PublicKey, int] = field(default_factory=dict)
-    buried: list[tuple[PublicKey, Event]] = field(default_factory=list)
-    dropped: int = 0
-
-    def append(self, key: PublicKey, portions: list[Portion]) -> Appended:
-        stored = offered = 0
-        for each in portions:
-            queue = self.queues.setdefault((key, each.queue), Queue())
-            before = len(queue.waiting)
-            for one in each.events:
-                offered += 1
-                seen_ms = queue.seen.get(one.dedup_id)
-                if seen_ms is None or self.now_ms - seen_ms >= WINDOW_MS:
-                    queue.seen[one.dedup_id] = self.now_ms
-                    queue.waiting.append((one, each.lane, self.now_ms))
-                    stored += 1
-            after = len(queue.waiting)
-            if before == after:
-                continue
-            if before < FULL_BATCH <= after and queue.lease is None and not queue.backs_off:
-                queue.due_ms = self.now_ms
-            elif before == 0:
-                queue.due_ms = self.now_ms + LINGER_MS
-        self.accepted[key] = self.accepted.get(key, 0) + stored
-        return Appended(stored, offered - stored)
-
-    def of(self, key: PublicKey) -> list[Queue]:
-        return [queue for (owner, _), queue in self.queues.items() if owner == key and queue.waiting]
-
-    def first_due_ms(self, key: PublicKey) -> int | None:
-        return min((queue.due_ms for queue in self.of(key)), default=None)
-
-    def lease(self, lease: Lease) -> None:
-        queue = self.queues[lease.key, lease.queue]
-        assert queue.due_ms == self.first_due_ms(lease.key)
-        assert queue.due_ms <= self.now_ms
-        queue.attempts += queue.lease is not None
-        queue.lease = lease
-        queue.due_ms = self.now_ms + LEASE_MS
-        assert lease.attempts == queue.attempts
-
-    def holds(self, lease: Lease) -> Queue | None:
-        queue = self.queues.get((lease.key, lease.queue))
-        return queue if queue is not None and queue.lease == lease else None
-
-    def head(self, queue: Queue, max_events: int) -> list[tuple[Event, bytes, int]]:
-        lane = queue.waiting[0][1]
-        head = []
-        for entry in queue.waiting[:max_events]:
-            if entry[1] != lane:
-                break
-            head.append(entry)
-        return head
-
-    def settle(self, lease: Lease, settlement: Settlement) -> None:
-        queue = self.queues[lease.key, lease.queue]
-        batch, rest = queue.waiting[: settlement.taken], queue.waiting[settlement.taken :]
-        self.buried += [(lease.key, batch[at][0]) for at in sorted(settlement.dead)]
-        queue.waiting = [batch[at] for at in sorted(settlement.again)] + rest
-        gone = len(batch) - len(settlement.again)
-        self.delivered[lease.key] = self.delivered.get(lease.key, 0) + gone - len(settlement.dead)
-        queue.attempts = 0 if gone else queue.attempts + settlement.failed
-        queue.lease = None
-        queue.backs_off = False
-        if queue.waiting:
-            queue.due_ms = queue.waiting[0][2] + LINGER_MS
-            if len(queue.waiting) >= FULL_BATCH:
-                queue.due_ms = self.now_ms
-            if settlement.wait_s is not None:
-                queue.due_ms = self.now_ms + int(min(settlement.wait_s, MAX_WAIT_S) * 1000)
-                queue.backs_off = True
+_numbers = st.integers(0, 30)
+_few = st.lists(_numbers, min_size=1, max_size=4)
+_many = st.builds(range, st.integers(100, 300), st.integers(360, 430))  # 60 to 330 events
 
 
-_numbers = st.integers(0, 40)
-_events = st.lists(_numbers, min_size=1, max_size=4).map(lambda some: [event(n) for n in some]) | st.tuples(
-    st.integers(100, 300), st.sampled_from([60, 99, 100, 130])
-).map(lambda at: [event(n) for n in range(at[0], at[0] + at[1])])
-_portions = st.lists(
-    st.builds(portion, _events, st.sampled_from(QUEUES), st.sampled_from(LANES)), min_size=1, max_size=3
+def portions(numbers: st.SearchStrategy[Sequence[int]]) -> st.SearchStrategy[Asked]:
+    return st.tuples(
+        numbers.map(lambda some: [numbered(n) for n in some]),
+        st.sampled_from(QUEUES),
+        st.sampled_from(LANES),
+    )
+
+
+_keys = st.sampled_from(KEYS)
+_any_key = st.none() | _keys
+_any_queue = st.none() | st.sampled_from([queue(name) for name in QUEUES])
+_feedbacks = st.sampled_from(
+    [
+        NO_FEEDBACK,
+        NO_FEEDBACK,
+        NO_FEEDBACK,
+        Feedback(rate_limited=True),
+        Feedback(rate_limited=True, headers=RateHeaders(retry_after_s=2.0)),
+    ]
 )
-_keys = st.sampled_from([KEY, OTHER_KEY])
+_endings = st.fixed_dictionaries(
+    {
+        "most": st.sampled_from([0, 1, 3, 100, 100]),
+        "fates": st.sampled_from(["d", "x", "a", "da", "xdx", "ax", "adx"]),
+        "death": st.builds(Death, st.sampled_from(Dead), st.just("no")),
+        "wait_s": st.sampled_from([None, None, None, 0.0, 2.0, 300.0, 1e6]),
+        "failed": st.booleans(),
+        "feedback": _feedbacks,
+        "answered": st.none() | st.sampled_from(Answered),
+        "ambiguous": st.booleans(),
+    }
+)
+"""How a lease ends: at most so many events of the head were in the batch, their fates are these in turn."""
+
+_fields_of_which = st.sets(st.sampled_from(sorted(asdict(Which()))))
 
 
 class BufferMachine(RuleBasedStateMachine):
+    terms: ClassVar[Terms] = replace(TERMS, dead_max_bytes=4_000)
+
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.folder = tempfile.TemporaryDirectory()
-        self.engine = SqliteEngine(Path(self.folder.name))
-        self.buffer: Buffer
-        self.model = Model(self.engine.now_ms())
+        # In memory, where there is such a place: this is about what is kept, not about the disk.
+        self.folder = tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
+        self.engine = SqliteEngine(Path(self.folder.name), inline=True)
+        self.model = Model(self.terms, self.engine.now_ms())
         self.leases: list[Lease] = []
         self.tokens = count(1)
+        self.buffer: Buffer
+        self.open()
 
-    @initialize()
     def open(self) -> None:
-        terms = replace(TERMS, dead_max_bytes=DEAD_BYTES)
-        self.buffer = self.loop.run_until_complete(self.engine.opened(terms))
+        self.buffer = self.ask(self.engine.opened(self.terms))
+        self.woken: dict[PublicKey, float] = {}
+        self.buffer.on_append(self.wake)
+
+    def holds_events(self) -> bool:
+        return any(map(self.model.of, KEYS))
+
+    def holds_anything(self) -> bool:
+        return bool(self.model.letters) or self.holds_events()
+
+    def wake(self, key: PublicKey, in_s: float) -> None:
+        self.woken[key] = min(in_s, self.woken.get(key, in_s))
+
+    def ask(self, verb: Awaitable[_T]) -> _T:
+        async def asked() -> _T:
+            return await verb
+
+        return self.loop.run_until_complete(asked())
 
     def teardown(self) -> None:
-        self.loop.run_until_complete(self.engine.close())
-        self.loop.run_until_complete(self.loop.shutdown_default_executor())
+        self.ask(self.engine.close())
         self.loop.close()
         self.folder.cleanup()
 
-    @rule(key=_keys, portions=_portions)
-    def append(self, key: PublicKey, portions: list[Portion]) -> None:
-        said = self.loop.run_until_complete(self.buffer.append(key, portions))
-        assert said == self.model.append(key, portions)
+    # -- append ----------------------------------------------------------------------------------------
 
-    @rule(key=_keys)
-    def claim(self, key: PublicKey) -> None:
-        claimed = self.loop.run_until_complete(self.buffer.claim(key, next(self.tokens).to_bytes(12, "big")))
-        if isinstance(claimed, Lease):
+    @rule(
+        requests=st.lists(
+            st.tuples(_keys, st.lists(portions(_few), min_size=1, max_size=3)), min_size=1, max_size=3
+        )
+    )
+    def append(self, requests: Sequence[tuple[PublicKey, Request]]) -> None:
+        """Some at once; each is whole or absent, whatever becomes of its neighbours."""
+        asked = [(key, self.model.decided(key, request)) for key, request in requests]
+        asked = [(key, request) for key, request in asked if request]
+
+        async def at_once() -> Sequence[Any]:
+            appends = [
+                self.buffer.append(key, [portion(*each) for each in request]) for key, request in asked
+            ]
+            return await asyncio.gather(*appends, return_exceptions=True)
+
+        for (key, request), said in zip(asked, self.ask(at_once()), strict=True):
+            if isinstance(said, BaseException):
+                self.check_refusal(key, request, said)
+            else:
+                assert self.model.is_within_quota(key, request)
+                assert said == self.model.append(key, request)
+
+    @rule(key=_keys, portion=portions(_many))
+    def append_many(self, key: PublicKey, portion: Asked) -> None:
+        self.append([(key, [portion])])
+
+    def check_refusal(self, key: PublicKey, request: Request, refusal: BaseException) -> None:
+        more = [Held(one, header(lane), 0, 0) for events, _, lane in request for one in events]
+        if isinstance(refusal, QuotaExceeded):
+            assert not self.model.is_within_quota(key, request)
+        elif isinstance(refusal, NeverFits):
+            assert Model(self.terms, 0).may_overfill(key, more)
+        else:
+            assert isinstance(refusal, BufferFull), refusal
+            assert self.model.may_overfill(key, more)
+
+    # -- claim, read, settle ---------------------------------------------------------------------------
+
+    @precondition(holds_events)
+    @rule(key=_keys, patience=st.sampled_from(["none", "nearly", "due", "due"]))
+    def claim(self, key: PublicKey, patience: str = "none") -> None:
+        """Now, or when a lease is said to be owed, or a millisecond before."""
+        while patience != "none" and (idle := self.model.idle(key)) is not None and not idle.empty:
+            self.advance(round(idle.wait_s * 1000) - (patience == "nearly"))
+            if patience == "nearly":
+                break
+        claimed = self.ask(self.buffer.claim(key, next(self.tokens).to_bytes(12, "big")))
+        expected = self.model.idle(key)
+        if expected is not None:
+            assert claimed == expected
+        else:
+            assert isinstance(claimed, Lease)
             self.model.lease(claimed)
             self.leases.append(claimed)
-            return
-        due_ms = self.model.first_due_ms(key)
-        if due_ms is None:
-            assert claimed == Idle(MAX_IDLE_S, empty=True)
-        else:
-            assert due_ms > self.model.now_ms
-            assert claimed == Idle(min(MAX_IDLE_S, (due_ms - self.model.now_ms) / 1000))
 
-    @precondition(lambda self: self.leases)
-    @rule(data=st.data(), max_events=st.sampled_from([1, 3, 100]))
-    def read(self, data: st.DataObject, max_events: int) -> None:
-        lease = data.draw(st.sampled_from(self.leases))
-        read = self.loop.run_until_complete(self.buffer.read(lease, max_events, 1_000_000))
-        queue = self.model.holds(lease)
-        if queue is None:
-            assert read == Spent()
-            return
-        assert isinstance(read, Head)
-        head = self.model.head(queue, max_events)
-        assert [(held.lane, held.uuid, held.text) for held in read.events] == [
-            (lane, one.uuid, one.text) for one, lane, _ in head
-        ]
-        behind = queue.waiting[len(head) :]
-        assert (read.more == "none") == (not behind)
-        assert (read.more == "lane") == (bool(behind) and behind[0][1] != head[0][1])
+    def held_leases(self) -> list[Lease]:
+        return [lease for lease in self.leases if self.model.holds(lease)]
 
-    @precondition(lambda self: self.leases)
+    def spent_leases(self) -> list[Lease]:
+        return [lease for lease in self.leases if not self.model.holds(lease)]
+
+    def lease_of(self, data: st.DataObject) -> Lease:
+        return data.draw(st.sampled_from(self.held_leases()))
+
+    @precondition(lambda self: self.held_leases())
     @rule(
         data=st.data(),
         max_events=st.sampled_from([1, 3, 100]),
-        wait_s=st.sampled_from([None, None, 2.0, 300.0, 1e6]),
-        failed=st.booleans(),
-        weights=st.sampled_from([(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1)]),
+        max_bytes=st.sampled_from([1, 60, 1_000_000]),
     )
-    def settle(
+    def read(self, data: st.DataObject, max_events: int, max_bytes: int) -> None:
+        self.check_head(self.lease_of(data), max_events, max_bytes)
+
+    def check_head(self, lease: Lease, max_events: int, max_bytes: int) -> None:
+        waiting = self.model.queues[lease.key, lease.queue].waiting
+        read = self.ask(self.buffer.read(lease, max_events, max_bytes))
+        assert isinstance(read, Head)
+        head = waiting[: len(read.texts)]
+        assert read.header == head[0].header
+        assert list(zip(read.lanes, uuids(read.uuids), read.texts, strict=True)) == [
+            (lane_id(read.header), held.event.uuid, held.event.text) for held in head
+        ]
+        text_bytes = sum(map(len, read.texts))
+        assert len(head) == 1 or (len(head) <= max_events and text_bytes <= max_bytes)
+        behind = waiting[len(head) :]
+        if not behind or behind[0].header != read.header:
+            assert read.more == ("lane" if behind else "none")
+        elif read.more == "events":
+            assert len(head) == max_events
+        else:  # a comma behind each
+            assert read.more == "bytes"
+            assert text_bytes + len(behind[0].event.text) + len(head) + 1 > max_bytes
+
+    @precondition(lambda self: self.held_leases())
+    @rule(data=st.data(), ending=_endings)
+    def settle(self, data: st.DataObject, ending: dict[str, Any]) -> None:
+        self.end(self.lease_of(data), **ending)
+
+    @precondition(holds_events)
+    @rule(data=st.data(), ending=_endings)
+    def deliver(self, data: st.DataObject, ending: dict[str, Any]) -> None:
+        """All at once, as it goes when nothing comes in between."""
+        key = data.draw(st.sampled_from([key for key in KEYS if self.model.of(key)]))
+        self.claim(key, "due")
+        self.end(self.leases[-1], **ending)
+
+    def end(
         self,
-        data: st.DataObject,
-        max_events: int,
+        lease: Lease,
+        *,
+        most: int,
+        fates: str,
+        death: Death,
         wait_s: float | None,
         failed: bool,
-        weights: tuple[int, ...],
+        feedback: Feedback,
+        answered: Answered | None,
+        ambiguous: bool,
     ) -> None:
-        lease = data.draw(st.sampled_from(self.leases))
-        queue = self.model.holds(lease)
-        taken = 1 if queue is None else len(self.model.head(queue, max_events))
-        chance = data.draw(st.randoms(use_true_random=False))
-        fates = chance.choices("dxa", weights, k=taken)
+        self.check_head(lease, FULL_BATCH, 1_000_000)
+        waiting = self.model.queues[lease.key, lease.queue].waiting
+        head = list(takewhile(lambda held: held.header == waiting[0].header, waiting[:most]))
+        fated = list(enumerate(islice(cycle(fates), len(head))))
         settlement = Settlement(
-            taken,
-            {at: REFUSED for at, fate in enumerate(fates) if fate == "x"},
-            frozenset(at for at, fate in enumerate(fates) if fate == "a"),
-            wait_s,
-            failed,
+            taken=len(head),
+            dead={at: death for at, fate in fated if fate == "x"},
+            again=frozenset(at for at, fate in fated if fate == "a"),
+            wait_s=wait_s,
+            failed=failed,
+            feedback=feedback,
+            answered=answered,
+            ambiguous=ambiguous,
         )
-        said = self.loop.run_until_complete(self.buffer.settle(lease, settlement))
-        if queue is None:
-            assert said == Spent()
-            return
-        self.model.settle(lease, settlement)
+        said = self.ask(self.buffer.settle(lease, settlement))
         assert isinstance(said, Settled)
-        assert said.left == len(queue.waiting)
-        self.model.dropped += said.dropped
+        assert replace(said, dropped=0) == self.model.settle(lease, settlement)
+        self.model.evict(said.dropped)
+        self.learn_ids()
 
-    @rule(ms=st.sampled_from([1, 500, 999, 1_000, 2_000, 29_999, 30_000, 300_000, 599_999, 600_000]))
+    @precondition(lambda self: self.spent_leases())
+    @rule(data=st.data(), taken=st.sampled_from([0, 1, 100]), died=st.booleans())
+    def settle_late(self, data: st.DataObject, taken: int, died: bool) -> None:
+        lease = data.draw(st.sampled_from(self.spent_leases()))
+        dead = {at: Death(Dead.REFUSED, "late") for at in range(taken) if died}
+        settlement = Settlement(taken, dead, wait_s=3_000.0, failed=True, ambiguous=True)
+        assert self.ask(self.buffer.settle(lease, settlement)) == Spent()
+        assert self.ask(self.buffer.read(lease, 100, 1_000)) == Spent()
+
+    # -- dead letters ----------------------------------------------------------------------------------
+
+    def learn_ids(self) -> None:
+        found = self.ask(self.buffer.dead_letters(limit=1_000))[::-1]
+        for letter, told in zip(self.model.letters, found, strict=True):
+            letter.id = letter.id or told.id
+
+    def which(self, data: st.DataObject, fields: set[str]) -> Which:
+        """Those that are in these respects like one of them."""
+        like = data.draw(st.sampled_from(self.model.letters)).told()
+        own = asdict(like) | {"up_to_id": like.id}
+        own |= {"died_from_ms": like.died_at_ms, "died_before_ms": like.died_at_ms}
+        return Which(**{name: own[name] for name in fields})
+
+    @precondition(lambda self: self.model.letters)
+    @rule(data=st.data(), fields=_fields_of_which, limit=st.sampled_from([1, 2, 100]))
+    def look(self, data: st.DataObject, fields: set[str], limit: int) -> None:
+        which = self.which(data, fields)
+        before_id = data.draw(st.none() | st.sampled_from([letter.id for letter in self.model.letters]))
+        fitting = [letter.told() for letter in self.model.letters if letter.fits(which)]
+        assert self.ask(self.buffer.count_dead(which)) == len(fitting)
+        older = [told for told in fitting if before_id is None or told.id < before_id]
+        found = self.ask(self.buffer.dead_letters(which, before_id=before_id, limit=limit))
+        assert found == older[::-1][:limit]
+
+    @precondition(lambda self: self.model.letters)
+    @rule(data=st.data(), fields=_fields_of_which)
+    def replay(self, data: st.DataObject, fields: set[str]) -> None:
+        which = self.which(data, fields)
+        letters = self.model.to_replay(which)
+        try:
+            replayed = self.ask(self.buffer.replay(which))
+        except BufferFull:
+            assert self.model.may_overfill(letters[0].queue.key, [letters[0].held])
+            return
+        assert replayed == len(letters) or replayed > 0
+        self.model.replay(letters[:replayed])
+        if replayed < len(letters):
+            assert self.model.may_overfill(letters[replayed].queue.key, [each.held for each in letters])
+
+    @precondition(lambda self: self.model.letters)
+    @rule(data=st.data(), fields=_fields_of_which)
+    def purge(self, data: st.DataObject, fields: set[str]) -> None:
+        which = self.which(data, fields)
+        assert self.ask(self.buffer.purge(which)) == self.model.purge(which)
+
+    # -- erase, trace ----------------------------------------------------------------------------------
+
+    @precondition(holds_anything)
+    @rule(
+        person=st.integers(0, PERSONS - 1),
+        lane=st.none() | st.sampled_from(LANES),
+        key=_any_key,
+        name=_any_queue,
+    )
+    def erase(self, person: int, lane: str | None, key: PublicKey | None, name: QueueId | None) -> None:
+        is_theirs = theirs(person, lane)
+        erased = self.ask(self.buffer.erase(is_theirs, key=key, queue=name))
+        assert erased == self.model.erase(is_theirs, key, name)
+
+    @precondition(holds_anything)
+    @rule(number=_numbers, key=_any_key, name=_any_queue)
+    def trace(self, number: int, key: PublicKey | None, name: QueueId | None) -> None:
+        uuid = numbered(number).uuid
+        found = self.ask(self.buffer.trace(uuid, key=key, queue=name))
+        expected = self.model.trace(uuid, key, name)
+        assert list(found.held) == list(expected.held)
+        assert list(found.dead) == list(expected.dead)
+        assert_newest_first(found.batches, expected.batches)
+
+    # -- time and process ------------------------------------------------------------------------------
+
+    @precondition(holds_anything)
+    @rule(ms=st.sampled_from([1, 999, 1_000, 29_999, 30_000, 300_000, 599_999, 600_000]))
     def advance(self, ms: int) -> None:
-        self.engine.clock.offset_ms += ms
-        self.model.now_ms += ms
+        self.engine.advance(ms / 1000)
+        self.model.advance(ms)
 
-    @rule()
-    def reopen(self) -> None:
-        self.open()
+    @precondition(holds_anything)
+    @rule(ms=st.sampled_from([0, 0, 1, 20_000, 3_600_000, 86_400_000]), restarts=st.booleans())
+    def jump_back(self, ms: int, restarts: bool) -> None:
+        """The clock; and perhaps the process is another one from then on."""
+        self.engine.advance(-ms / 1000)
+        self.model.jump_back(ms)
+        if restarts:
+            self.open()
+        for key in KEYS:
+            self.claim(key)
+
+    # -- what is kept ----------------------------------------------------------------------------------
 
     @invariant()
-    def the_books_are_those_of_the_model(self) -> None:
-        if not self.model.accepted:
-            return
-        letters = self.loop.run_until_complete(self.buffer.dead_letters(limit=1_000))
-        kept = self.model.buried[len(self.model.buried) - len(letters) :]
-        assert [(letter.key, letter.text) for letter in reversed(letters)] == [
-            (key, one.text) for key, one in kept
-        ]
-        assert self.model.dropped == len(self.model.buried) - len(kept)
-        figures = self.loop.run_until_complete(self.buffer.figures(recount=True))
-        for key, accepted in self.model.accepted.items():
-            held = self.model.of(key)
-            buried = sum(owner == key for owner, _ in self.model.buried)
-            dead = sum(owner == key for owner, _ in kept)
-            assert figures[key].books == Books(
-                accepted,
-                sum(len(queue.waiting) for queue in held),
-                self.model.delivered.get(key, 0),
-                dead,
-                buried - dead,
-            )
-            assert figures[key].queues == len(held)
-            assert (figures[key].stored_bytes == 0) == (not held)
-            assert figures[key].oldest_held_ms == min(
-                (at_ms for queue in held for _, _, at_ms in queue.waiting), default=None
-            )
+    def the_dead_letters_are_those_of_the_model(self) -> None:
+        found = self.ask(self.buffer.dead_letters(limit=1_000))
+        assert found[::-1] == [letter.told() for letter in self.model.letters]
+
+    @invariant()
+    def the_ambiguous_batches_are_those_of_the_model(self) -> None:
+        found = self.ask(self.buffer.ambiguous(limit=1_000))
+        assert_newest_first(found, [batch for batch in self.model.batches if batch.ambiguous])
+
+    @invariant()
+    def who_waits_was_woken(self) -> None:
+        assert self.woken == self.model.woken
+        self.woken, self.model.woken = {}, {}
+
+    @invariant()
+    def the_figures_are_those_of_the_model(self) -> None:
+        figures = self.ask(self.buffer.figures(recount=True))
+        assert self.ask(self.buffer.figures()) == figures  # what was written is what is counted
+        assert set(figures) == set(self.model.books)
+        for key, found in figures.items():
+            queues = self.model.of(key)
+            gate = self.model.gates[key]
+            assert found.books == self.model.books[key]
+            assert found.queues == len(queues)
+            assert found.succeeded == (key in self.model.succeeded)
+            assert found.rate_per_s == gate.rate_per_s
+            assert found.paused == (gate.pause_reason if paused_ms(gate, self.model.now_ms) else None)
+            assert found.ambiguous == sum(b.key == key and b.ambiguous for b in self.model.batches)
+            oldest = min((each.waiting[0] for each in queues), key=lambda held: held.place, default=None)
+            assert found.oldest_held_ms == (oldest and oldest.accepted_ms)
+            assert (found.stored_bytes > 0) == bool(queues)
+            assert found.stored_bytes <= self.terms.max_bytes_per_key
+        assert sum(found.stored_bytes for found in figures.values()) <= self.terms.max_bytes
+
+    @invariant()
+    def keys_with_work_are_those_that_hold_events(self) -> None:
+        found = self.ask(self.buffer.keys_with_work())
+        assert sorted(found) == sorted(key for key in KEYS if self.model.of(key))
+
+
+def assert_newest_first(found: Sequence[Any], expected: Sequence[Any]) -> None:
+    """The order of what was settled in the same millisecond is open."""
+    moments = [batch.settled_at_ms for batch in found]
+    assert moments == sorted(moments, reverse=True)
+    assert sorted(found, key=repr) == sorted(expected, key=repr)
+
+
+class StrangerMachine(BufferMachine):
+    """For keys that Outlit never confirmed, at first, and under a limit that makes claims wait."""
+
+    terms = replace(TERMS, limit_per_s=0.5, quota=Quota(queues=2, keys=1))
+
+
+class SmallMachine(BufferMachine):
+    """In a buffer that is soon full."""
+
+    terms = replace(TERMS, max_bytes=24_000, max_bytes_per_key=18_000, dead_max_bytes=2_000)
 
 
 TestBuffer = BufferMachine.TestCase
-TestBuffer.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestBufferForStrangers = StrangerMachine.TestCase
+TestSmallBuffer = SmallMachine.TestCase

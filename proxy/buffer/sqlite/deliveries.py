@@ -1,5 +1,6 @@
 """Claim, read and settle: what a flusher does with a queue."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from proxy import gate
@@ -8,7 +9,6 @@ from proxy.buffer.contract import (
     MAX_IDLE_S,
     MAX_WAIT_S,
     Head,
-    Held,
     Idle,
     Lease,
     Settled,
@@ -16,42 +16,32 @@ from proxy.buffer.contract import (
     Spent,
 )
 from proxy.buffer.sqlite.dead_letters import DeadLetters
-from proxy.buffer.sqlite.store import LANE_OVERHEAD, RUN_OVERHEAD, Store, decode_run, encode_run
+from proxy.buffer.sqlite.records import Records
+from proxy.buffer.sqlite.runs import Run, Runs, read_runs, unpack
+from proxy.buffer.sqlite.store import Store
 from proxy.lanes import LaneId, QueueId
 from proxy.wire.limits import PublicKey
 
 _MAX_WAIT_MS = int(MAX_WAIT_S * 1000)
 
-_REACH_MS = "CASE WHEN token IS NOT NULL THEN ?2 WHEN backing_off THEN ?3 ELSE ?4 END"
-
 
 class Deliveries:
     """The verbs `claim`, `read` and `settle`."""
 
-    def __init__(self, store: Store, letters: DeadLetters) -> None:
+    def __init__(self, store: Store, letters: DeadLetters, records: Records) -> None:
         self._store = store
+        self._runs = Runs(store)
         self._letters = letters
+        self._records = records
         self._linger_ms = int(store.terms.linger_s * 1000)
         self._lease_ms = int(store.terms.lease_s * 1000)
 
-    def pull_back(self) -> None:
-        """No due time lies further ahead than what set it can reach: the clock may have jumped back."""
-        now_ms = self._store.now_ms()
-        self._store.execute(
-            f"UPDATE queue SET due_ms = ?1 + {_REACH_MS} WHERE held > 0 AND due_ms > ?1 + {_REACH_MS}",  # noqa: S608  # ours
-            (now_ms, self._lease_ms, _MAX_WAIT_MS, self._linger_ms),
-        )
-
     def claim(self, key: PublicKey, token: bytes) -> Lease | Idle:
+        now_ms = self._store.now_ms()
         row = self._store.key(key)
         if row is None or (first := self._first_due(row.id)) is None:
             return Idle(MAX_IDLE_S, empty=True)
-        now_ms = self._store.now_ms()
-        queue_id, name, due_ms, expired, attempts, max_events = first
-        if due_ms > now_ms + max(self._linger_ms, self._lease_ms):
-            # All of the key's queues back off, or the clock jumped back.
-            self.pull_back()
-            queue_id, name, due_ms, expired, attempts, max_events = self._first_due(row.id)
+        queue_id, name, due_ms, expired, unsettled, attempts, max_events = first
         if due_ms > now_ms:
             return Idle(min(MAX_IDLE_S, (due_ms - now_ms) / 1000))
         after = gate.claim(self._store.gate(row.id), now_ms)
@@ -59,16 +49,17 @@ class Deliveries:
             return Idle(min(MAX_IDLE_S, after / 1000))
         # A lease that ended by itself was a try that failed.
         attempts += expired
+        unsettled |= expired
         self._store.execute(
-            "UPDATE queue SET token = ?, due_ms = ?, attempts = ? WHERE id = ?",
-            (token, now_ms + self._lease_ms, attempts, queue_id),
+            "UPDATE queue SET token = ?, due_ms = ?, unsettled = ?, attempts = ? WHERE id = ?",
+            (token, now_ms + self._lease_ms, unsettled, attempts, queue_id),
         )
         self._store.execute("UPDATE key SET gate = ? WHERE id = ?", (gate.dump(after), row.id))
-        return Lease(key, QueueId(name), token, attempts, max_events, bool(expired))
+        return Lease(key, QueueId(name), token, attempts, max_events, bool(unsettled))
 
     def _first_due(self, key_id: int) -> Any:
         return self._store.execute(
-            "SELECT id, name, due_ms, token IS NOT NULL, attempts, max_events FROM queue"
+            "SELECT id, name, due_ms, token IS NOT NULL, unsettled, attempts, max_events FROM queue"
             " WHERE key_id = ? AND held > 0 ORDER BY due_ms LIMIT 1",
             (key_id,),
         ).fetchone()
@@ -78,105 +69,84 @@ class Deliveries:
         if found is None:
             return Spent()
         queue_id = found[0]
-        events: list[Held] = []
-        lane: LaneId | None = None
+        uuids: list[bytes] = []
+        texts: list[bytes] = []
+        lanes: list[LaneId] = []
         used_bytes = 0
         more: Literal["none", "lane", "events", "bytes"] = "none"
-        for run_lane, body in self._store.execute(
-            "SELECT lane, body FROM run WHERE queue_id = ? ORDER BY id", (queue_id,)
+        for lane, run_uuids, *columns in self._store.execute(
+            "SELECT lane, uuids, lengths, packed, body, checksum FROM run WHERE queue_id = ? ORDER BY id",
+            (queue_id,),
         ):
-            if lane is not None and run_lane != lane:
+            if lanes and lane != lanes[0]:
                 more = "lane"
                 break
-            lane = LaneId(run_lane)
-            for uuid, text in decode_run(body):
-                if len(events) == max_events:
-                    more = "events"
-                    break
-                used_bytes += len(text) + 1  # the comma between two
-                if events and used_bytes > max_bytes:
-                    more = "bytes"
-                    break
-                events.append(Held(lane, uuid, text))
+            run = unpack(run_uuids, *columns)
+            fit, more = _fitting(run, max_events - len(texts), max_bytes - used_bytes, alone=not texts)
+            used_bytes += sum(map(len, run[:fit])) + fit  # a comma behind each
+            texts += run[:fit]
+            uuids.append(run_uuids[: 16 * fit])
+            lanes += [LaneId(lane)] * fit
             if more != "none":
                 break
-        (header,) = self._store.one(
-            "SELECT header FROM lane WHERE queue_id = ? AND lane = ?", (queue_id, lane)
-        )
-        return Head(header, events, more)
+        return Head(self._store.header(queue_id, lanes[0]), lanes, b"".join(uuids), texts, more)
 
     def settle(self, lease: Lease, settlement: Settlement) -> Settled | Spent:
         found = self._leased(lease)
-        if found is None:
+        key = self._store.key(lease.key)
+        if found is None or key is None:
             return Spent()
-        queue_id, key_id, held = found
+        queue_id, held = found
         now_ms = self._store.now_ms()
-        freed_bytes = self._take(queue_id, key_id, lease, settlement, now_ms)
+        freed_bytes = self._take(queue_id, key.id, lease, settlement, now_ms)
         dropped = self._letters.bound()
         left = held - settlement.taken + len(settlement.again)
         due_ms = self._end_lease(queue_id, left, settlement, now_ms)
         delivered, dead = settlement.delivered, len(settlement.dead)
-        self._store.stored_bytes -= freed_bytes
         self._store.execute(
-            "UPDATE key SET delivered = delivered + ?, dead = dead + ?, stored_bytes = stored_bytes - ?,"
-            " succeeded = succeeded OR ?, gate = ? WHERE id = ?",
+            "UPDATE key SET delivered = delivered + ?, dead = dead + ?, succeeded = succeeded OR ?, gate = ?"
+            " WHERE id = ?",
             (
                 delivered,
                 dead,
-                freed_bytes,
                 delivered > 0,
-                gate.dump(gate.settle(self._store.gate(key_id), settlement.feedback, now_ms)),
-                key_id,
+                gate.dump(gate.settle(self._store.gate(key.id), settlement.feedback, now_ms)),
+                key.id,
             ),
         )
-        if delivered and (row := self._store.key(lease.key)) is not None:
-            row.succeeded = True
+        self._store.stored(key, -freed_bytes)
+        key.succeeded = key.succeeded or delivered > 0
         return Settled(left, max(0, due_ms - now_ms) / 1000 if left else None, dropped)
 
     def _take(self, queue_id: int, key_id: int, lease: Lease, settlement: Settlement, now_ms: int) -> int:
         """Take what is done off the queue's head. Returns the bytes that are no longer counted."""
         freed_bytes = 0
+        uuids: list[bytes] = []
         position = 0
-        emptied: dict[bytes, int] = {}
-        for run_id, lane, events, body in self._store.execute(
-            "SELECT id, lane, events, body FROM run WHERE queue_id = ? ORDER BY id LIMIT ?",
-            (queue_id, settlement.taken),
-        ).fetchall():
-            if position >= settlement.taken:
-                break
-            batch = range(position, min(position + events, settlement.taken))
-            position += events
-            kept: list[tuple[bytes, bytes]] = []
-            if len(batch) < events or any(at in settlement.again or at in settlement.dead for at in batch):
-                run = list(enumerate(decode_run(body), batch.start))
-                kept = [event for at, event in run if at >= batch.stop or at in settlement.again]
-                died = [(settlement.dead[at], event) for at, event in run if at in settlement.dead]
-                if died:
-                    (header,) = self._store.one(
-                        "SELECT header FROM lane WHERE queue_id = ? AND lane = ?", (queue_id, lane)
-                    )
-                    self._letters.bury(key_id, lease, header, died, now_ms)
-            if not kept:
-                self._store.execute("DELETE FROM run WHERE id = ?", (run_id,))
-                freed_bytes += RUN_OVERHEAD + len(body)
-                emptied[lane] = emptied.get(lane, 0) + 1
-            elif len(kept) < events:
-                rest = encode_run(kept)
-                self._store.execute(
-                    "UPDATE run SET events = ?, body = ? WHERE id = ?", (len(kept), rest, run_id)
-                )
-                freed_bytes += len(body) - len(rest)
-        return freed_bytes + sum(self._leave_lane(queue_id, lane, runs) for lane, runs in emptied.items())
+        for run in self._head_runs(queue_id, settlement.taken):
+            batch = range(position, min(position + run.events, settlement.taken))
+            uuids.append(run.uuids[: 16 * len(batch)])
+            died = [at for at in batch if at in settlement.dead]
+            if died:
+                deaths = [(settlement.dead[at], at - position) for at in died]
+                header = self._store.header(queue_id, run.lane)
+                self._letters.bury(key_id, lease, header, run, deaths, now_ms)
+            kept = [at - position for at in batch if at in settlement.again]
+            kept += range(len(batch), run.events)
+            freed_bytes += self._runs.keep(run, kept)
+            position += run.events
+        self._records.write(key_id, settlement, b"".join(uuids), now_ms)
+        return freed_bytes
 
-    def _leave_lane(self, queue_id: int, lane: bytes, runs: int) -> int:
-        left, header_bytes = self._store.one(
-            "UPDATE lane SET runs = runs - ? WHERE queue_id = ? AND lane = ? RETURNING runs, length(header)",
-            (runs, queue_id, lane),
-        )
-        if left > 0:
-            return 0
-        self._store.execute("DELETE FROM lane WHERE queue_id = ? AND lane = ?", (queue_id, lane))
-        return LANE_OVERHEAD + int(header_bytes)
+    def _head_runs(self, queue_id: int, events: int) -> list[Run]:
+        """The runs in which the first events of a queue are."""
+        runs: list[Run] = []
+        for run in read_runs(self._store.execute, "queue_id = ? ORDER BY id LIMIT ?", (queue_id, events)):
+            runs.append(run)
+            events -= run.events
+            if events <= 0:
+                break
+        return runs
 
     def _end_lease(self, queue_id: int, left: int, settlement: Settlement, now_ms: int) -> int:
         """Returns when the queue is due again; nothing of that counts where nothing is left."""
@@ -187,23 +157,40 @@ class Deliveries:
         elif left >= FULL_BATCH:
             due_ms = now_ms
         elif left:
-            due_ms = self._linger_ms + self._store.number(
+            accepted_ms = self._store.number(
                 "SELECT accepted_ms FROM run WHERE queue_id = ? ORDER BY id LIMIT 1", queue_id
             )
+            due_ms = min(accepted_ms, now_ms) + self._linger_ms  # the clock may have jumped back since
         progressed = len(settlement.again) < settlement.taken
         self._store.execute(
             "UPDATE queue SET token = NULL, held = ?, due_ms = ?, backing_off = ?,"
-            " attempts = CASE WHEN ? THEN 0 ELSE attempts + ? END WHERE id = ?",
-            (left, due_ms, backs_off, progressed, settlement.failed, queue_id),
+            " unsettled = unsettled AND ?, attempts = CASE WHEN ? THEN 0 ELSE attempts + ? END WHERE id = ?",
+            (left, due_ms, backs_off, not settlement.taken, progressed, settlement.failed, queue_id),
         )
         return due_ms
 
     def _leased(self, lease: Lease) -> Any:
-        """Id, key id and events held of the queue that `lease` still holds."""
+        """Id of the queue that `lease` still holds, and how many events that holds."""
         row = self._store.key(lease.key)
         if row is None:
             return None
         return self._store.execute(
-            "SELECT id, key_id, held FROM queue WHERE key_id = ? AND name = ? AND token = ?",
+            "SELECT id, held FROM queue WHERE key_id = ? AND name = ? AND token = ?",
             (row.id, lease.queue, lease.token),
         ).fetchone()
+
+
+def _fitting(
+    texts: Sequence[bytes], max_events: int, max_bytes: int, *, alone: bool
+) -> tuple[int, Literal["none", "events", "bytes"]]:
+    """How many of a run's events still go into a batch, and what ends it. `alone`: its first always does."""
+    if len(texts) <= max_events and sum(map(len, texts)) + len(texts) <= max_bytes:
+        return len(texts), "none"
+    used_bytes = 0
+    for at, text in enumerate(texts):
+        if at == max_events:
+            return at, "events"
+        used_bytes += len(text) + 1  # the comma between two
+        if used_bytes > max_bytes and not (alone and at == 0):
+            return at, "bytes"
+    return len(texts), "none"

@@ -1,21 +1,29 @@
 """The embedded engine: the contract on one SQLite file, used by one process.
 
-All verbs are transactions on one writer thread (see `writer`); long counts read beside it on a connection
-of their own. A crash leaves what was committed: leases end by their due time, and nothing is repaired.
+All verbs that write are transactions of one writer (see `writer`); what only looks, and may look long, reads
+beside it on a thread and a connection of its own. A crash leaves what was committed: leases end by their due
+time, and nothing is repaired.
 """
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import apsw
 
 from proxy.buffer.contract import (
+    ALL_LETTERS,
     Appended,
+    Batch,
     Buffer,
+    BufferBroken,
     BufferUnavailable,
     DeadLetter,
+    Erased,
     Head,
     Idle,
     KeyFigures,
@@ -25,39 +33,71 @@ from proxy.buffer.contract import (
     Settlement,
     Spent,
     Terms,
+    Traces,
+    Which,
 )
 from proxy.buffer.sqlite.appends import Appends
-from proxy.buffer.sqlite.dead_letters import DeadLetters
+from proxy.buffer.sqlite.dead_letters import DeadLetters, count_letters, list_letters
 from proxy.buffer.sqlite.deliveries import Deliveries
+from proxy.buffer.sqlite.erasure import RUNS_AT_ONCE, Erasure
 from proxy.buffer.sqlite.figures import read_figures
-from proxy.buffer.sqlite.files import Lock, open_database, open_reader, same_file, unusable
+from proxy.buffer.sqlite.files import (
+    Damaged,
+    bound,
+    is_damage,
+    open_database,
+    open_reader,
+    remedy,
+    sync_log,
+    unusable,
+    watch_over,
+)
+from proxy.buffer.sqlite.lock import Lock
+from proxy.buffer.sqlite.queues import Queues
+from proxy.buffer.sqlite.records import Records, ambiguous_batches
 from proxy.buffer.sqlite.seen import Seen
 from proxy.buffer.sqlite.store import Store
+from proxy.buffer.sqlite.traces import Scope, find_theirs, trace
 from proxy.buffer.sqlite.writer import Writer
 from proxy.clock import StoreClock
+from proxy.lanes import QueueId
 from proxy.wire.limits import PublicKey
+
+_T = TypeVar("_T")
 
 
 class SqliteBuffer(Buffer):
     """Construct with `opened`; it must be closed, and ends by itself when storage fails."""
 
-    def __init__(self, writer: Writer, verbs: "_Verbs", path: Path, lock: Lock, clock: StoreClock) -> None:
+    def __init__(
+        self, writer: Writer, verbs: "_Verbs", path: Path, lock: Lock, clock: StoreClock, *, inline: bool
+    ) -> None:
         self._writer = writer
         self._verbs = verbs
         self._path = path
         self._lock = lock
         self._clock = clock
+        self._inline = inline
         self._wakers: list[Callable[[PublicKey, float], None]] = []
         self._differences: dict[PublicKey, int] = {}
 
     @classmethod
     async def opened(
-        cls, path: Path, terms: Terms, *, sync_every_commit: bool = True, clock: StoreClock | None = None
+        cls,
+        path: Path,
+        terms: Terms,
+        *,
+        sync_every_commit: bool = True,
+        clock: StoreClock | None = None,
+        inline: bool = False,
     ) -> "SqliteBuffer":
-        """Take and open the file, made where it is new. Raises OpenRefused with one readable line."""
+        """Take and open the file, made where it is new. Raises OpenRefused with one readable line.
+
+        `inline`: use no thread, for a simulation in which nothing may run beside the event loop.
+        """
         clock = clock or StoreClock()
         path = Path(os.path.realpath(path))  # noqa: ASYNC240  # at start; one lock for one file, however named
-        lock = Lock(path)
+        lock = Lock(path, synced=sync_every_commit)
         try:
             connection = open_database(
                 path,
@@ -65,19 +105,20 @@ class SqliteBuffer(Buffer):
                 sync_every_commit=sync_every_commit,
                 max_bytes=terms.max_bytes + terms.dead_max_bytes,
             )
-            verbs = _prepared(connection, terms, clock, path)
+            verbs = _prepared(connection, terms, clock, path, lock)
         except BaseException:
             lock.release()
             raise
-        writer = Writer(connection, still_there=same_file(path), on_rollback=verbs.remember)
-        return cls(writer, verbs, path, lock, clock)
+        writer = Writer(connection, verbs, check_files=watch_over(path), inline=inline)
+        return cls(writer, verbs, path, lock, clock, inline=inline)
+
+    # -- what is accepted and delivered ----------------------------------------------------------------
 
     async def append(self, key: PublicKey, portions: Sequence[Portion]) -> Appended:
         def wake(answer: tuple[Appended, float | None]) -> None:
             _, due_s = answer
             if due_s is not None:
-                for waker in self._wakers:
-                    waker(key, due_s)
+                self._wake(key, due_s)
 
         appended, _ = await self._writer.run(lambda: self._verbs.appends.append(key, portions), then=wake)
         return appended
@@ -91,39 +132,104 @@ class SqliteBuffer(Buffer):
     async def settle(self, lease: Lease, settlement: Settlement) -> Settled | Spent:
         return await self._writer.run(lambda: self._verbs.deliveries.settle(lease, settlement), drains=True)
 
-    async def dead_letters(self, key: PublicKey | None = None, *, limit: int = 100) -> list[DeadLetter]:
-        return await self._writer.run(lambda: self._verbs.letters.newest(key, min(limit, 1000)))
-
-    async def figures(self, *, recount: bool = False) -> Mapping[PublicKey, KeyFigures]:
-        try:
-            figures = await asyncio.to_thread(lambda: self._count(recount=recount))
-        except apsw.Error as error:
-            raise BufferUnavailable(f"the buffer's file cannot be read: {error}") from error
-        if recount:
-            self._differences = {key: of.books.difference for key, of in figures.items()}
-        return figures
-
     async def keys_with_work(self) -> Sequence[PublicKey]:
         return await self._writer.run(self._verbs.store.keys_with_work)
 
     def on_append(self, wake: Callable[[PublicKey, float], None]) -> None:
         self._wakers.append(wake)
 
-    async def check(self) -> None:
-        await self._writer.run(self._verbs.store.check_room)
+    def _wake(self, key: PublicKey, in_s: float) -> None:
+        for waker in self._wakers:
+            waker(key, in_s)
 
-    async def failed(self) -> Exception:
+    # -- what the operator asks for --------------------------------------------------------------------
+
+    async def dead_letters(
+        self, which: Which = ALL_LETTERS, *, before_id: int | None = None, limit: int = 100
+    ) -> list[DeadLetter]:
+        return await self._look(lambda reader: list_letters(reader.execute, which, before_id, limit))
+
+    async def count_dead(self, which: Which = ALL_LETTERS) -> int:
+        return await self._look(lambda reader: count_letters(reader.execute, which))
+
+    async def replay(self, which: Which) -> int:
+        def wake(answer: tuple[int, list[tuple[PublicKey, float]]]) -> None:
+            for key, due_s in answer[1]:
+                self._wake(key, due_s)
+
+        replayed, _ = await self._writer.run(lambda: self._verbs.letters.replay(which), then=wake)
+        return replayed
+
+    async def purge(self, which: Which) -> int:
+        return await self._writer.run(lambda: self._verbs.letters.purge(which), drains=True)
+
+    async def erase(
+        self,
+        is_theirs: Callable[[bytes, bytes], bool],
+        *,
+        key: PublicKey | None = None,
+        queue: QueueId | None = None,
+    ) -> Erased:
+        theirs = await self._look(lambda reader: find_theirs(reader.execute, is_theirs, Scope(key, queue)))
+        erasure, erased = self._verbs.erasure, Erased()
+        for queue_id, runs in theirs.runs.items():
+            for some in _slices(runs):
+                done = await self._writer.run(
+                    partial(erasure.from_queue, queue_id, some, is_theirs), drains=True
+                )
+                erased += done
+                if done.leased:
+                    break
+        for some in _slices(theirs.letters):
+            erased += await self._writer.run(partial(erasure.from_letters, some), drains=True)
+        # Whatever was found this time: the last time may have been interrupted before this.
+        await self._writer.truncate_log(lambda: sync_log(self._path))
+        return erased
+
+    async def trace(
+        self, uuid: bytes, *, key: PublicKey | None = None, queue: QueueId | None = None
+    ) -> Traces:
+        now_ms = self._clock.now_ms()
+        return await self._look(lambda reader: trace(reader.execute, uuid, Scope(key, queue), now_ms))
+
+    async def ambiguous(self, key: PublicKey | None = None, *, limit: int = 100) -> list[Batch]:
+        return await self._look(lambda reader: ambiguous_batches(reader.execute, key, limit))
+
+    async def figures(self, *, recount: bool = False) -> Mapping[PublicKey, KeyFigures]:
+        now_ms, known = self._clock.now_ms(), self._differences
+        figures = await self._look(lambda reader: read_figures(reader, now_ms, known, recount=recount))
+        if recount:
+            self._differences = {name: of.books.difference for name, of in figures.items()}
+        return figures
+
+    # -- the engine itself -----------------------------------------------------------------------------
+
+    async def check(self) -> None:
+        await self._writer.run(self._verbs.check_room)
+
+    async def failed(self) -> BufferBroken:
         return await asyncio.shield(self._writer.failed)
 
     async def close(self) -> None:
         await self._writer.close()
         self._lock.release()
 
-    def _count(self, *, recount: bool) -> dict[PublicKey, KeyFigures]:
-        """On a thread of its own: everything from one snapshot."""
+    async def _look(self, look: Callable[[apsw.Connection], _T]) -> _T:
+        """Read what is committed, all from one snapshot, beside the writer."""
+        try:
+            if self._inline:
+                return self._seen_from_one_snapshot(look)
+            return await asyncio.to_thread(self._seen_from_one_snapshot, look)
+        except (Damaged, apsw.CorruptError, apsw.NotADBError, apsw.IOError) as error:
+            raise self._writer.give_up(error) from error
+        except apsw.Error as error:
+            raise BufferUnavailable(f"the buffer's file cannot be read: {error}") from error
+
+    def _seen_from_one_snapshot(self, look: Callable[[apsw.Connection], _T]) -> _T:
         reader = open_reader(self._path)
         try:
-            return read_figures(reader, self._clock.now_ms(), self._differences, recount=recount)
+            reader.execute("BEGIN")
+            return look(reader)
         finally:
             reader.close()
 
@@ -131,26 +237,60 @@ class SqliteBuffer(Buffer):
 class _Verbs:
     """The transactions on one database, by what they are about."""
 
-    def __init__(self, connection: apsw.Connection, terms: Terms, clock: StoreClock) -> None:
+    def __init__(
+        self, connection: apsw.Connection, terms: Terms, clock: StoreClock, path: Path, lock: Lock
+    ) -> None:
+        self._connection = connection
+        self._path = path
+        self._lock = lock
         self.store = Store(connection, terms, clock)
-        self.letters = DeadLetters(self.store)
-        self.deliveries = Deliveries(self.store, self.letters)
+        self._queues = Queues(self.store)
         self._seen = Seen(self.store)
-        self.appends = Appends(self.store, self._seen)
+        self.letters = DeadLetters(self.store, self._queues)
+        self.appends = Appends(self.store, self._queues, self._seen)
+        self.deliveries = Deliveries(self.store, self.letters, Records(self.store))
+        self.erasure = Erasure(self.store, self.letters)
+
+    def check_room(self) -> None:
+        """Return if an append would succeed now."""
+        self.rebound()
+        self.store.check_room()
+
+    def rebound(self) -> None:
+        """Work out the file's bound again."""
+        terms = self.store.terms
+        bound(self._connection, self._path, terms.max_bytes + terms.dead_max_bytes)
+
+    def broken(self, error: Exception) -> BufferBroken:
+        """What to say where storage failed; damage is remembered, so that no later start writes on it."""
+        if is_damage(error):
+            with suppress(OSError):  # the disk may be what is damaged; the error itself is what counts
+                self._lock.remember_damage(str(error))
+        return BufferBroken(f"{error}; {remedy(self._path, error)}")
+
+    def flush(self) -> None:
+        """Write what was gathered in memory: the transaction is about to be committed."""
+        self.store.flush()
 
     def remember(self) -> None:
         """Read again what is kept in memory beside the database: a transaction was undone."""
         self.store.remember()
         self.letters.remember()
+        self._queues.remember()
         self._seen.remember()
 
 
-def _prepared(connection: apsw.Connection, terms: Terms, clock: StoreClock, path: Path) -> _Verbs:
+def _slices(ids: list[int]) -> Iterator[list[int]]:
+    for start in range(0, len(ids), RUNS_AT_ONCE):
+        yield ids[start : start + RUNS_AT_ONCE]
+
+
+def _prepared(connection: apsw.Connection, terms: Terms, clock: StoreClock, path: Path, lock: Lock) -> _Verbs:
     """The verbs on a database that was just opened; it is read here for the first time."""
     try:
-        verbs = _Verbs(connection, terms, clock)
+        verbs = _Verbs(connection, terms, clock, path, lock)
         with connection:
-            verbs.deliveries.pull_back()
+            verbs.store.pull_back(clock.now_ms())
     except apsw.Error as error:
         connection.close()
         raise unusable(path, error) from error

@@ -10,7 +10,7 @@ from proxy.buffer.contract import KeyFigures
 from proxy.ledger import Books
 from proxy.wire.limits import PublicKey
 
-_HELD = "SELECT key_id, sum(events) FROM run JOIN queue ON queue.id = queue_id GROUP BY key_id"
+_HELD = "SELECT key_id, sum(length(uuids) / 16) FROM run JOIN queue ON queue.id = queue_id GROUP BY key_id"
 _DEAD = "SELECT key_id, count(*) FROM dead_letter GROUP BY key_id"
 
 
@@ -18,34 +18,31 @@ def read_figures(
     connection: apsw.Connection, now_ms: int, differences: Mapping[PublicKey, int], *, recount: bool
 ) -> dict[PublicKey, KeyFigures]:
     """The figures of every key, from one snapshot. Without `recount` the difference is the one last found."""
-    connection.execute("BEGIN")
-    try:
-        queues = _by_key(connection, "SELECT key_id, count(*) FROM queue WHERE held > 0 GROUP BY key_id")
-        recounted = (_by_key(connection, _HELD), _by_key(connection, _DEAD)) if recount else None
-        figures = {}
-        for key_id, name, state, succeeded, accepted, delivered, buried, dropped, stored_bytes in _all(
-            connection,
-            "SELECT id, public_key, gate, succeeded, accepted, delivered, dead, dropped, stored_bytes"
-            " FROM key",
-        ):
-            key = PublicKey(name)
-            held, dead = accepted - delivered - buried - dropped, buried
-            difference = differences.get(key, 0)
-            if recounted is not None:
-                held_there, dead_there = (counts.get(key_id, 0) for counts in recounted)
-                difference = (held - held_there) + (dead - dead_there)
-                held, dead = held_there, dead_there
-            figures[key] = KeyFigures(
-                Books(accepted, held, delivered, dead, dropped, difference),
-                queues.get(key_id, 0),
-                stored_bytes,
-                _oldest_held_ms(connection, key_id) if key_id in queues else None,
-                *_gate_figures(state, now_ms),
-                bool(succeeded),
-            )
-        return figures
-    finally:
-        connection.execute("ROLLBACK")
+    queues = _by_key(connection, "SELECT key_id, count(*) FROM queue WHERE held > 0 GROUP BY key_id")
+    recounted = (_by_key(connection, _HELD), _by_key(connection, _DEAD)) if recount else None
+    figures = {}
+    for key_id, name, state, succeeded, accepted, delivered, buried, dropped, stored_bytes, ambiguous in _all(
+        connection,
+        "SELECT id, public_key, gate, succeeded, accepted, delivered, dead, dropped, stored_bytes, ambiguous"
+        " FROM key",
+    ):
+        key = PublicKey(name)
+        held, dead = accepted - delivered - buried - dropped, buried
+        difference = differences.get(key, 0)
+        if recounted is not None:
+            held_there, dead_there = (counts.get(key_id, 0) for counts in recounted)
+            difference = (held - held_there) + (dead - dead_there)
+            held, dead = held_there, dead_there
+        figures[key] = KeyFigures(
+            Books(accepted, held, delivered, dead, dropped, difference),
+            queues.get(key_id, 0),
+            stored_bytes,
+            _oldest_held_ms(connection, key_id) if key_id in queues else None,
+            *_gate_figures(state, now_ms),
+            bool(succeeded),
+            ambiguous,
+        )
+    return figures
 
 
 def _gate_figures(state: bytes, now_ms: int) -> tuple[float, str | None]:

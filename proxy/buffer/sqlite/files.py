@@ -1,17 +1,14 @@
-"""The embedded buffer's files: taken by one process, of a layout this version knows, bounded below the disk.
+"""The embedded buffer's files: of a layout this version knows, whole, and bounded below the disk's size."""
 
-Beside the database lies `<database>.lock`. It is held by the process that uses the database, and it
-remembers that there was one: a database that is gone or empty where there was one before is never taken
-for a fresh start.
-"""
-
-import fcntl
 import os
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
 import apsw
+
+from proxy.buffer.sqlite import wal_index
+from proxy.buffer.sqlite.lock import Lock, OpenRefused
 
 LAYOUT = 1
 """Version of the stored layout: written at first start, read at every one."""
@@ -24,112 +21,124 @@ _DB_SHARE_OF_DISK = 0.75
 _WAL_SHARE_OF_DISK = 0.1
 _MAX_WAL_PAGES = 4000
 _SLACK_BYTES = 64_000_000
+_LEAST_FREE_BYTES = 1_000_000
 _SPREAD = 1.5
 """File bytes for each stored byte that is counted: indexes, half-filled and free pages."""
 
 
-class OpenRefused(Exception):
-    """The buffer's files cannot be used. The message is one line: what, where, what to do."""
+class Damaged(Exception):
+    """What is stored is not what was written."""
 
 
-class Lock:
-    """The right to use a database, held until `release` or the end of the process."""
-
-    def __init__(self, database: Path) -> None:
-        self._path = Path(f"{database}.lock")
-        try:
-            database.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise OpenRefused(
-                f"buffer: cannot write in {database.parent}: {error.strerror}; create it, give the user of"
-                " this process the right to write there, or set buffer.url"
-            ) from error
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.pread(self._fd, 200, 0).decode("ascii", "replace").split("\n")[0] or "another process"
-            os.close(self._fd)
-            raise OpenRefused(
-                f"buffer: {database} is in use by {holder}; stop it, or set another buffer.url"
-            ) from error
-        remembered = os.pread(self._fd, 200, 0).decode("ascii", "replace")
-        self.was_used = "layout" in remembered
-        self._write(with_layout=self.was_used)
-
-    def remember_layout(self) -> None:
-        """Note that the database now holds something."""
-        self._write(with_layout=True)
-
-    def release(self) -> None:
-        """Let another process have the database. Does nothing the second time."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-    def _write(self, *, with_layout: bool) -> None:
-        text = f"process {os.getpid()}\n" + (f"layout {LAYOUT}\n" if with_layout else "")
-        # In this order, so that a crash in between does not forget that there was a database.
-        os.pwrite(self._fd, text.encode("ascii"), 0)
-        os.ftruncate(self._fd, len(text))
-        os.fsync(self._fd)
+class FileGone(Exception):
+    """The database or its log was deleted or replaced while it was in use."""
 
 
 def open_database(path: Path, lock: Lock, *, sync_every_commit: bool, max_bytes: int) -> apsw.Connection:
     """Open or create the database for the process that holds `lock`. Raises OpenRefused."""
     try:
-        is_empty = not path.exists() or path.stat().st_size == 0
-        if is_empty and lock.was_used:
+        if lock.damage is not None:
+            raise OpenRefused(f"buffer: {path} is damaged: {lock.damage}; {_move_away(path)}")
+        if lock.was_used and not (path.exists() and path.stat().st_size):
             raise OpenRefused(
                 f"buffer: {path} is gone or empty, but it held events before; restore it, or delete"
                 f" {path}.lock to start afresh without them"
             )
+        frames = wal_index.committed_frames(path) if lock.trusts_index else 0
         # Only for us: it holds people's addresses. SQLite gives its other files the same mode.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         connection = apsw.Connection(str(path))
         connection.set_busy_timeout(_BUSY_MS)
         pragma = connection.pragma
+        # The file may have a page and nothing in it: its first start was ended before it was finished.
+        is_empty = not lock.was_used and not pragma("user_version") and not _has_tables(connection)
         if is_empty:
             pragma("page_size", _PAGE_BYTES)
         else:
+            _check_log(connection, path, lock, frames)
             _check_layout(connection, path)
         pragma("journal_mode", "wal")
-        pragma("synchronous", "full" if sync_every_commit else "normal")
+        pragma("synchronous", "full")
         pragma("cache_size", -_CACHE_KIB)
         pragma("temp_store", "memory")
-        _bound(connection, path, max_bytes)
+        # What is deleted is overwritten where it lay: it is people's. (No difference could be measured.)
+        pragma("secure_delete", 1)
+        bound(connection, path, max_bytes)
+        _bound_log(connection, path)
         if is_empty:
             _create(connection)
-            _sync_directory(path.parent)
+            _sync(path.parent)
+        # Only now, so that no power cut takes the tables of a database that the lock file tells of.
+        pragma("synchronous", "full" if sync_every_commit else "normal")
     except (apsw.Error, OSError) as error:
         raise unusable(path, error) from error
-    lock.remember_layout()
+    lock.remember_layout(LAYOUT)
     return connection
 
 
-def same_file(path: Path) -> Callable[[], bool]:
-    """Whether `path` is, whenever asked, still the file that it is now.
+def _check_log(connection: apsw.Connection, path: Path, lock: Lock, frames: int) -> None:
+    """Raise OpenRefused where committed frames of the log are missing, and do not forget it."""
+    connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()  # reads the log
+    recovered = wal_index.recovered_frames(path)
+    if recovered >= frames:
+        return
+    lock.remember_damage(f"its log held {frames} frames and now has {recovered} that are whole")
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    connection.close()
+    raise OpenRefused(
+        f"buffer: {path}-wal is damaged or cut short: {recovered} of {frames} frames are left, so that events"
+        f" which were acknowledged are missing; restore it and delete the last line of {path}.lock, or delete"
+        " only that line to go on without them"
+    )
+
+
+def watch_over(path: Path) -> Callable[[], None]:
+    """Raises FileGone, whenever asked, if the database or its log is no longer the file that it is now.
 
     A file that was deleted or replaced under an open connection takes writes, and they end with the process.
     """
-    opened = path.stat()
+    watched = {file: _inode(file) for file in (path, Path(f"{path}-wal"))}
 
-    def is_same() -> bool:
-        try:
-            now = path.stat()
-        except OSError:
-            return False
-        return (now.st_dev, now.st_ino) == (opened.st_dev, opened.st_ino)
+    def look() -> None:
+        for file, inode in watched.items():
+            if _inode(file) != inode:
+                raise FileGone(f"{file} was deleted or replaced while in use")
 
-    return is_same
+    return look
+
+
+def _inode(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def unusable(path: Path, error: Exception) -> OpenRefused:
     """What to say where SQLite or the system refuses the file."""
-    return OpenRefused(
-        f"buffer: {path} cannot be opened: {error}; if it is damaged, move it and its -wal file away"
-        f" together with {path}.lock and keep them: most events can be recovered"
-    )
+    disk = os.statvfs(path.parent)
+    if disk.f_bavail * disk.f_frsize < _LEAST_FREE_BYTES:
+        return OpenRefused(f"buffer: {path} cannot be opened: {error}; its disk is full: make room there")
+    return OpenRefused(f"buffer: {path} cannot be opened: {error}; if it is damaged, {_move_away(path)}")
+
+
+def remedy(path: Path, error: Exception) -> str:
+    """What to do where the open database failed."""
+    if is_damage(error):
+        return f"the file is damaged: {_move_away(path)}"
+    if isinstance(error, FileGone):
+        return "restore it before the next start: what was acknowledged since is in it alone"
+    return "see to the disk, then start again: what is in the file is recovered"
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether the file itself is wrong, as opposed to a disk that does not do what it is asked."""
+    return isinstance(error, Damaged | apsw.CorruptError | apsw.NotADBError)
+
+
+def _move_away(path: Path) -> str:
+    return f"move it, its -wal file and {path}.lock away and keep them: most events can be recovered"
 
 
 def open_reader(path: Path) -> apsw.Connection:
@@ -137,6 +146,10 @@ def open_reader(path: Path) -> apsw.Connection:
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
     connection.set_busy_timeout(_BUSY_MS)
     return connection
+
+
+def _has_tables(connection: apsw.Connection) -> bool:
+    return connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone() is not None
 
 
 def _check_layout(connection: apsw.Connection, path: Path) -> None:
@@ -158,23 +171,39 @@ def _create(connection: apsw.Connection) -> None:
     with connection:
         connection.execute(schema)
         connection.execute("INSERT INTO seen_turn VALUES (0, 0)")
+        connection.execute("INSERT INTO probe VALUES (0)")
         connection.pragma("application_id", _APPLICATION_ID)
         connection.pragma("user_version", LAYOUT)
 
 
-def _bound(connection: apsw.Connection, path: Path, max_bytes: int) -> None:
-    """Keep the database below the disk's size: at a full disk even DELETE fails, at this bound it works."""
-    disk = os.statvfs(path.parent)
-    room = disk.f_bavail * disk.f_frsize + path.stat().st_size
-    bytes_ = min(max_bytes * _SPREAD + _SLACK_BYTES, room * _DB_SHARE_OF_DISK)
+def bound(connection: apsw.Connection, path: Path, max_bytes: int) -> None:
+    """Keep the database below the disk's size: at a full disk even DELETE fails, at this bound it works.
+
+    To be called again now and then, since others fill the same disk, and make room on it.
+    """
+    bytes_ = min(max_bytes * _SPREAD + _SLACK_BYTES, _room_bytes(path) * _DB_SHARE_OF_DISK)
     connection.pragma("max_page_count", int(bytes_ // _PAGE_BYTES))
-    wal_pages = max(8, min(_MAX_WAL_PAGES, int(room * _WAL_SHARE_OF_DISK // _PAGE_BYTES)))
-    connection.pragma("wal_autocheckpoint", wal_pages)
-    connection.pragma("journal_size_limit", 2 * wal_pages * _PAGE_BYTES)
 
 
-def _sync_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY)
+def _bound_log(connection: apsw.Connection, path: Path) -> None:
+    pages = max(8, min(_MAX_WAL_PAGES, int(_room_bytes(path) * _WAL_SHARE_OF_DISK // _PAGE_BYTES)))
+    connection.pragma("wal_autocheckpoint", pages)
+    connection.pragma("journal_size_limit", 2 * pages * _PAGE_BYTES)
+
+
+def _room_bytes(path: Path) -> int:
+    """What the database may take of the disk, with what it has."""
+    disk = os.statvfs(path.parent)
+    return disk.f_bavail * disk.f_frsize + path.stat().st_size
+
+
+def sync_log(path: Path) -> None:
+    """Have the write-ahead log's length on the disk: SQLite cuts it without a sync."""
+    _sync(Path(f"{path}-wal"))
+
+
+def _sync(file: Path) -> None:
+    fd = os.open(file, os.O_RDONLY)
     try:
         os.fsync(fd)
     finally:

@@ -1,0 +1,361 @@
+"""The buffer's contract once more, in plain lists and dicts: what each verb answers and changes.
+
+It is told what no contract fixes: which of two queues that became due in the same millisecond is claimed, how
+many bytes an engine counts for an event, the ids of its dead letters. The gate is the product's own decider,
+which is tested by itself.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from math import inf
+
+from proxy import gate
+from proxy.buffer import (
+    MAX_LETTERS,
+    Appended,
+    Batch,
+    DeadLetter,
+    Death,
+    Erased,
+    HeldEvent,
+    Idle,
+    Lease,
+    Settled,
+    Settlement,
+    Terms,
+    Traces,
+    Which,
+)
+from proxy.buffer.contract import FULL_BATCH, MAX_IDLE_S, MAX_WAIT_S
+from proxy.gate import Gate
+from proxy.lanes import QueueId
+from proxy.ledger import Books
+from proxy.wire.limits import PublicKey
+from tests.buffer.contents import Event, header, queue
+
+MOST_OVERHEAD = 300
+"""Bytes that an engine may count for an event or dead letter beside its text and its lane's header."""
+
+Asked = tuple[Sequence[Event], str, str]
+"""A portion: events, the name of their queue, and that of their lane."""
+
+Request = Sequence[Asked]
+
+
+@dataclass(frozen=True)
+class Held:
+    """`place`: its number among all that was ever accepted or replayed."""
+
+    event: Event
+    header: bytes
+    accepted_ms: int
+    place: int
+
+    @property
+    def most_bytes(self) -> int:
+        return len(self.event.text) + len(self.header) + MOST_OVERHEAD
+
+
+@dataclass(eq=False)
+class Queue:
+    """`waiting`: oldest first. `lease`: the newest, ended by itself or not, until it is settled."""
+
+    key: PublicKey
+    name: QueueId
+    waiting: list[Held] = field(default_factory=list)
+    due_ms: int = 0
+    lease: Lease | None = None
+    backs_off: bool = False
+    attempts: int = 0
+    unsettled: bool = False
+    seen: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """By dedup id: when it was appended, by the clock and by the time that has passed in all."""
+
+    def rid_of(self, gone: Callable[[Held], bool]) -> int:
+        """Take out what is `gone`; how many. An emptied queue begins anew."""
+        before = len(self.waiting)
+        self.waiting = [held for held in self.waiting if not gone(held)]
+        if not self.waiting:
+            self.lease, self.backs_off, self.attempts, self.unsettled = None, False, 0, False
+        return before - len(self.waiting)
+
+
+@dataclass(eq=False)
+class Letter:
+    """A dead letter; its `id` is learnt from the engine."""
+
+    queue: Queue
+    held: Held
+    death: Death
+    attempts: int
+    died_ms: int
+    id: int = 0
+
+    def told(self) -> DeadLetter:
+        event, death = self.held.event, self.death
+        of = (self.id, self.queue.key, self.queue.name, self.held.header, event.uuid, event.text)
+        return DeadLetter(*of, death.reason, death.message, self.attempts, self.died_ms)
+
+    def fits(self, which: Which) -> bool:
+        wanted = (
+            (which.key, self.queue.key),
+            (which.id, self.id),
+            (which.uuid, self.held.event.uuid),
+            (which.queue, self.queue.name),
+            (which.reason, self.death.reason),
+        )
+        return (
+            all(asked in (None, own) for asked, own in wanted)
+            and (which.died_from_ms is None or self.died_ms >= which.died_from_ms)
+            and (which.died_before_ms is None or self.died_ms < which.died_before_ms)
+            and (which.up_to_id is None or self.id <= which.up_to_id)
+        )
+
+
+class Model:
+    def __init__(self, terms: Terms, now_ms: int) -> None:
+        self.terms = terms
+        self.linger_ms = round(terms.linger_s * 1000)
+        self.lease_ms = round(terms.lease_s * 1000)
+        self.window_ms = round(terms.dedup_window_s * 1000)
+        self.now_ms = now_ms
+        self.passed_ms = 0
+        self.places = count()
+        self.queues: dict[tuple[PublicKey, QueueId], Queue] = {}
+        self.gates: dict[PublicKey, Gate] = {}
+        self.books: dict[PublicKey, Books] = {}
+        self.succeeded: set[PublicKey] = set()
+        self.letters: list[Letter] = []
+        self.batches: list[Batch] = []
+        self.woken: dict[PublicKey, float] = {}
+
+    # -- time ------------------------------------------------------------------------------------------
+
+    def advance(self, ms: int) -> None:
+        self.now_ms += ms
+        self.passed_ms += ms
+
+    def jump_back(self, ms: int) -> None:
+        """No due time may then lie further ahead than what set it can reach."""
+        self.now_ms -= ms
+        for each in self.queues.values():
+            each.due_ms = min(each.due_ms, self.now_ms + self.reach_ms(each))
+
+    def reach_ms(self, queue: Queue) -> int:
+        if queue.lease is not None:
+            return self.lease_ms
+        return int(MAX_WAIT_S * 1000) if queue.backs_off else self.linger_ms
+
+    # -- append ----------------------------------------------------------------------------------------
+
+    def of(self, key: PublicKey) -> list[Queue]:
+        return [each for each in self.queues.values() if each.key == key and each.waiting]
+
+    def queue(self, key: PublicKey, name: QueueId) -> Queue:
+        return self.queues.setdefault((key, name), Queue(key, name))
+
+    def is_new(self, queue: Queue, event: Event) -> bool | None:
+        """None where the clock's jumps leave it open."""
+        if event.dedup_id not in queue.seen:
+            return True
+        at_ms, passed_ms = queue.seen[event.dedup_id]
+        if self.now_ms - at_ms >= self.window_ms:
+            return True
+        return False if self.passed_ms - passed_ms < self.window_ms else None
+
+    def decided(self, key: PublicKey, request: Request) -> Request:
+        """The request without the events of which it is open whether they are new."""
+
+        def clear(events: Sequence[Event], to: Queue) -> list[Event]:
+            return [event for event in events if self.is_new(to, event) is not None]
+
+        asked = [(clear(events, self.queue(key, queue(name))), name, lane) for events, name, lane in request]
+        return [each for each in asked if each[0]]
+
+    def is_within_quota(self, key: PublicKey, request: Request) -> bool:
+        quota = self.terms.quota
+        if quota is None or key in self.succeeded:
+            return True
+        waiting, asked = {each.name for each in self.of(key)}, {queue(name) for _, name, _ in request}
+        unconfirmed = [other for other in self.books if other not in self.succeeded and self.of(other)]
+        return (bool(waiting) or len(unconfirmed) < quota.keys) and (
+            asked <= waiting or len(asked | waiting) <= quota.queues
+        )
+
+    def may_overfill(self, key: PublicKey, more: Sequence[Held]) -> bool:
+        """Whether so much more may be beyond a bound, as far as an engine's overheads allow."""
+        more_bytes = sum(held.most_bytes for held in more)
+        used = {owner: sum(h.most_bytes for q in self.of(owner) for h in q.waiting) for owner in self.books}
+        return (
+            used.get(key, 0) + more_bytes > self.terms.max_bytes_per_key
+            or sum(used.values()) + more_bytes > self.terms.max_bytes
+        )
+
+    def append(self, key: PublicKey, request: Request) -> Appended:
+        self.books.setdefault(key, Books())
+        self.gates.setdefault(key, gate.opened(self.terms.limit_per_s))
+        stored = offered = 0
+        for events, name, lane in request:
+            to = self.queue(key, queue(name))
+            for event in events:
+                offered += 1
+                if self.is_new(to, event):
+                    stored += 1
+                    to.seen[event.dedup_id] = (self.now_ms, self.passed_ms)
+                    self._add(to, event, header(lane))
+        self.books[key] += Books(accepted=stored, held=stored)
+        return Appended(stored, offered - stored)
+
+    def _add(self, to: Queue, event: Event, header: bytes) -> None:
+        to.waiting.append(Held(event, header, self.now_ms, next(self.places)))
+        if len(to.waiting) == FULL_BATCH and to.lease is None and not to.backs_off:
+            to.due_ms = self.now_ms
+        elif len(to.waiting) == 1:
+            to.due_ms = self.now_ms + self.linger_ms
+        else:
+            return
+        in_s = (to.due_ms - self.now_ms) / 1000
+        self.woken[to.key] = min(in_s, self.woken.get(to.key, inf))
+
+    # -- claim, read, settle ---------------------------------------------------------------------------
+
+    def idle(self, key: PublicKey) -> Idle | None:
+        """What a claim says; None where a lease is owed."""
+        if not self.of(key):
+            return Idle(MAX_IDLE_S, empty=True)
+        due_ms = min(each.due_ms for each in self.of(key))
+        wait_ms = due_ms - self.now_ms if due_ms > self.now_ms else gate.claim(self.gates[key], self.now_ms)
+        return Idle(min(MAX_IDLE_S, wait_ms / 1000)) if isinstance(wait_ms, int) else None
+
+    def lease(self, lease: Lease) -> None:
+        of = self.queues[lease.key, lease.queue]
+        assert of.due_ms == min(each.due_ms for each in self.of(lease.key))
+        ended_by_itself = of.lease is not None
+        of.attempts += ended_by_itself
+        of.unsettled |= ended_by_itself
+        of.lease, of.due_ms = lease, self.now_ms + self.lease_ms
+        after = gate.claim(self.gates[lease.key], self.now_ms)
+        assert isinstance(after, Gate)
+        self.gates[lease.key] = after
+        assert lease == Lease(lease.key, of.name, lease.token, of.attempts, FULL_BATCH, of.unsettled)
+
+    def holds(self, lease: Lease) -> Queue | None:
+        of = self.queues[lease.key, lease.queue]
+        return of if of.lease == lease else None
+
+    def settle(self, lease: Lease, settlement: Settlement) -> Settled:
+        """But for what was dropped: see `evict`."""
+        of, key = self.queues[lease.key, lease.queue], lease.key
+        batch = of.waiting[: settlement.taken]
+        attempts = lease.attempts + 1
+        for at in sorted(settlement.dead):
+            self.letters.append(Letter(of, batch[at], settlement.dead[at], attempts, self.now_ms))
+        gone = [held.place for at, held in enumerate(batch) if at not in settlement.again]
+        if gone or settlement.ambiguous:
+            self.batches.append(self._recorded(key, settlement, batch))
+        if settlement.delivered:
+            self.succeeded.add(key)
+        self.books[key] += Books(held=-len(gone), delivered=settlement.delivered, dead=len(settlement.dead))
+        self.gates[key] = gate.settle(self.gates[key], settlement.feedback, self.now_ms)
+
+        of.lease = None
+        of.attempts = 0 if gone else of.attempts + settlement.failed
+        of.unsettled = of.unsettled and not settlement.taken
+        of.backs_off = settlement.wait_s is not None
+        if settlement.wait_s is not None:
+            of.due_ms = self.now_ms + int(min(settlement.wait_s, MAX_WAIT_S) * 1000)
+        of.rid_of(lambda held: held.place in gone)
+        left = len(of.waiting)
+        if not left:
+            return Settled(0)
+        if settlement.wait_s is None:
+            full = left >= FULL_BATCH
+            of.due_ms = self.now_ms if full else min(of.waiting[0].accepted_ms, self.now_ms) + self.linger_ms
+        return Settled(left, max(0, of.due_ms - self.now_ms) / 1000)
+
+    def _recorded(self, key: PublicKey, settlement: Settlement, batch: Sequence[Held]) -> Batch:
+        fates = ["d"] * len(batch)
+        for fate, places in (("x", settlement.dead), ("a", settlement.again)):
+            for at in places:
+                fates[at] = fate
+        uuids = b"".join(held.event.uuid for held in batch)
+        told = "".join(fates).encode()
+        return Batch(key, self.now_ms, settlement.answered, settlement.ambiguous, uuids, told)
+
+    # -- dead letters ----------------------------------------------------------------------------------
+
+    def evict(self, letters: int) -> None:
+        """The engine gave up so many of the oldest: that was needed, and enough."""
+        least = sum(len(each.held.event.text) for each in self.letters[letters:])
+        most = sum(each.held.most_bytes for each in self.letters[max(0, letters - 1) :])
+        assert least <= self.terms.dead_max_bytes
+        assert not letters or most > self.terms.dead_max_bytes
+        self._drop(self.letters[:letters])
+
+    def purge(self, which: Which) -> int:
+        doomed = [each for each in self.letters if each.fits(which)][:MAX_LETTERS]
+        self._drop(doomed)
+        return len(doomed)
+
+    def _drop(self, doomed: Sequence[Letter]) -> None:
+        for each in doomed:
+            self.letters.remove(each)
+            self.books[each.queue.key] += Books(dead=-1, dropped=1)
+
+    def to_replay(self, which: Which) -> list[Letter]:
+        fitting = [each for each in self.letters if each.fits(which)]
+        return sorted(fitting, key=lambda each: each.held.place)[:MAX_LETTERS]
+
+    def replay(self, letters: Sequence[Letter]) -> None:
+        for each in letters:
+            self.letters.remove(each)
+            self.books[each.queue.key] += Books(held=1, dead=-1)
+            self._add(self.queue(each.queue.key, each.queue.name), each.held.event, each.held.header)
+
+    # -- erase, trace, figures -------------------------------------------------------------------------
+
+    def in_scope(self, key: PublicKey | None, name: QueueId | None) -> Iterator[Queue]:
+        for each in self.queues.values():
+            if key in (None, each.key) and name in (None, each.name):
+                yield each
+
+    def erase(
+        self, is_theirs: Callable[[bytes, bytes], bool], key: PublicKey | None, name: QueueId | None
+    ) -> Erased:
+        def theirs(held: Held) -> bool:
+            return is_theirs(held.header, held.event.text)
+
+        erased = Erased()
+        for each in self.in_scope(key, name):
+            if not any(map(theirs, each.waiting)):
+                continue
+            if each.lease is not None and each.due_ms > self.now_ms:
+                erased += Erased(leased=1)
+                continue
+            if each.lease is not None:  # it ended by itself, and its worker may come too late only now
+                each.lease, each.unsettled = None, True
+                each.attempts += 1
+            held = each.rid_of(theirs)
+            self.books[each.key] += Books(held=-held, dropped=held)
+            erased += Erased(held=held)
+        queues = list(self.in_scope(key, name))
+        doomed = [each for each in self.letters if theirs(each.held) and each.queue in queues]
+        self._drop(doomed)
+        return erased + Erased(dead=len(doomed))
+
+    def trace(self, uuid: bytes, key: PublicKey | None, name: QueueId | None) -> Traces:
+        held = [
+            (one.place, self._traced(each, one))
+            for each in self.in_scope(key, name)
+            for one in each.waiting
+            if one.event.uuid == uuid
+        ]
+        dead = [each.told() for each in self.letters if each.fits(Which(key=key, queue=name, uuid=uuid))]
+        batches = [each for each in self.batches if key in (None, each.key) and each.fate(uuid)]
+        return Traces([told for _, told in sorted(held, reverse=True)], dead[::-1], batches[::-1])
+
+    def _traced(self, of: Queue, held: Held) -> HeldEvent:
+        leased = of.lease is not None and of.due_ms > self.now_ms
+        in_s = (of.due_ms - self.now_ms) / 1000
+        return HeldEvent(of.key, of.name, held.accepted_ms, of.attempts, leased, in_s)
