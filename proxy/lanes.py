@@ -17,6 +17,7 @@ from typing import NewType
 
 import msgspec
 
+from proxy.wire.columns import Columns
 from proxy.wire.envelope import Envelope
 from proxy.wire.events import Reading
 
@@ -47,7 +48,7 @@ class Lane:
 
     def header(self) -> bytes:
         """The lane as it is stored: equal for equal lanes, and for no others."""
-        return _encode_header((self.envelope, self.client_ip, self.user_agent, self.origin))
+        return lane_header(self.envelope, self.client_ip, self.user_agent, self.origin)
 
     @classmethod
     def of_header(cls, header: bytes) -> "Lane":
@@ -61,33 +62,69 @@ _encode_header = msgspec.msgpack.Encoder().encode
 _decode_header = msgspec.msgpack.Decoder(tuple[bytes, str | None, str | None, str | None]).decode
 
 
+def lane_header(envelope: bytes, client_ip: str | None, user_agent: str | None, origin: str | None) -> bytes:
+    """The header of the lane of these, without the lane."""
+    return _encode_header((envelope, client_ip, user_agent, origin))
+
+
+_LANE = blake2b(digest_size=_ID_BYTES, person=b"lane")
+
+
 def lane_id(header: bytes) -> LaneId:
     """The identity of the lane with this header. A keyless cryptographic hash: nobody can make two meet."""
-    return LaneId(blake2b(header, digest_size=_ID_BYTES, person=b"lane").digest())
+    hasher = _LANE.copy()  # cheaper than setting one up
+    hasher.update(header)
+    return LaneId(hasher.digest())
 
 
 class QueueOf:
-    """Chooses the queue of each event of one request."""
+    """Chooses the queue of each event of one request; `whole` is the queue of all, where they share one."""
 
-    __slots__ = ("_lane", "_whole")
+    __slots__ = ("_buckets", "_lane", "_of_identity", "whole")
 
     def __init__(self, envelope: Envelope, lane: LaneId) -> None:
         self._lane = lane
-        self._whole = _queue_of_envelope(envelope.visitor_id, envelope.identities)
+        self.whole = _queue_of_envelope(envelope.visitor_id, envelope.identities)
+        self._of_identity: dict[str, QueueId] = {}
+        self._buckets: dict[int, QueueId] = {}
 
     def __call__(self, reading: Reading) -> QueueId:
         """The queue of this event of the request."""
-        if self._whole is not None:
-            return self._whole
-        identity = reading.identity()
-        own = reading.canonical if identity is None else identity.encode("utf-8", "surrogatepass")
+        if self.whole is not None:
+            return self.whole
+        return self._of_sender(reading.identity(), reading.canonical)
+
+    def each(self, columns: Columns) -> list[QueueId]:
+        """The queue of each event of the request."""
+        if self.whole is not None:
+            return [self.whole] * len(columns)
+        return [*map(self._of_sender, columns.identities(), columns.canonical)]
+
+    def _of_sender(self, identity: str | None, canonical: bytes) -> QueueId:
+        if identity is None:
+            return self._bucket(canonical)
+        queue = self._of_identity.get(identity)
+        if queue is None:
+            queue = self._bucket(identity.encode("utf-8", "surrogatepass"))
+            self._of_identity[identity] = queue
+        return queue
+
+    def _bucket(self, own: bytes) -> QueueId:
         bucket = blake2b(own, digest_size=1).digest()[0] % BUCKETS
-        return _queue(b"sender", self._lane + bytes((bucket,)))
+        queue = self._buckets.get(bucket)
+        if queue is None:
+            queue = self._buckets[bucket] = _queue(b"sender", self._lane + bytes((bucket,)))
+        return queue
+
+
+_VISITOR = blake2b(digest_size=_ID_BYTES, person=b"visitorId")
 
 
 def visitor_queue(visitor_id: str) -> QueueId:
     """The queue of a visitor; the case of a UUID's letters says nothing."""
-    return _queue(b"visitorId", visitor_id.lower().encode("ascii"))
+    hasher = _VISITOR.copy()
+    hasher.update(visitor_id.lower().encode("ascii"))
+    return QueueId(hasher.digest())
 
 
 def _queue_of_envelope(visitor_id: str | None, identities: Mapping[str, str]) -> QueueId | None:

@@ -82,6 +82,7 @@ class Metrics:
         self.dropped = counters(
             "events_dropped", "Events given up by a choice of the operator's.", "reason", Dropped
         )
+        self.dead_replayed = counter("dead_replayed", "Dead letters put back into their queues.")
         self.upstream_requests = counters(
             "upstream_requests", "Upstream requests by what their answer meant.", "verdict", Answered
         )

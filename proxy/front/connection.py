@@ -40,9 +40,9 @@ class Answering(Protocol):
         """Answer one request."""
 
     def respond(
-        self, request: web.BaseRequest, answer: ClientAnswer | None, headers: dict[str, str]
-    ) -> web.Response:
-        """The response of an answer."""
+        self, request: web.BaseRequest, answer: ClientAnswer | None, lines: str
+    ) -> web.StreamResponse:
+        """The response of an answer; `lines` are header lines."""
 
     def unasked(self, code: Code, message: str) -> bytes:
         """The bytes of an answer to who sent no whole request."""
@@ -58,6 +58,14 @@ class Server(web.Server):
         self.settings = settings
         self.turned_away = 0
         """Connections beyond the bound that still read why."""
+        self.is_closing = False
+        """Each connection ends with what it is answered next; set when no new one is taken any more."""
+
+    def pre_shutdown(self) -> None:
+        """Close what is idle; what is owed an answer gets it first."""
+        for connection in list(self.connections):
+            if isinstance(connection, Connection):
+                connection.end()
 
     def __call__(self) -> RequestHandler:
         return Connection(
@@ -115,13 +123,12 @@ class Connection(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._is_turned_away:
-            return
         # A waiter that still waits has got no whole request from all that came: headers are on their way.
         if self._is_waiting():
-            self._expect_headers()
-            self._has_begun = True
-        else:
+            if not self._is_turned_away:
+                self._expect_headers()
+                self._has_begun = True
+        elif self._header_timer is not None:
             self._headers_came()
 
     def close(self) -> None:
@@ -131,11 +138,18 @@ class Connection(RequestHandler):
         else:
             super().close()
 
+    def end(self) -> None:
+        """Close, an idle connection at once: what still comes on it is reset, not read and dropped."""
+        self.close()
+        if not self._ends_when_answered and not self._is_turned_away and self.transport is not None:
+            self.transport.close()
+
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Send an answer; the last one of a connection that is to end says so."""
-        if self._ends_when_answered and self._answered + 1 == self._request_count:
+        ends = self._ends_when_answered or self._server.is_closing
+        if ends and self._answered + 1 == self._request_count:
             resp.force_close()
         try:
             return await super().finish_response(request, resp, start_time)
@@ -185,7 +199,7 @@ class Connection(RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("part of an answer was sent already")
         self._server.metrics.refused[code].inc()
-        response = front.respond(request, refused(code, text), {})
+        response = front.respond(request, refused(code, text), "")
         response.force_close()
         return response
 

@@ -7,29 +7,26 @@ is no HTTP; none repeats what came in but a checked Origin and request id.
 
 import asyncio
 import re
-from http import HTTPStatus
+import time
+from functools import lru_cache
 from urllib.parse import unquote
 
 import structlog
 import uuid_utils
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from proxy.front.admission import Body, NoRoom, Room
 from proxy.front.client_ip import ClientIp
 from proxy.front.connection import Server
-from proxy.front.cors import Cors
+from proxy.front.cors import Cors, Origin
 from proxy.front.headers import clean_header
 from proxy.front.inflate import BodyRefused, BodyTooLarge, MalformedBody, UnsupportedEncoding, inflate
 from proxy.front.ingest import LARGE_BYTES, Ingest, Sender
+from proxy.front.response import Response, head, header_lines
 from proxy.metrics import Metrics
 from proxy.settings import FrontSettings
 from proxy.wire.answers import ClientAnswer, Code, refused
 from proxy.wire.limits import PublicKey, public_key
-
-RETRY_AFTER_S = 5
-"""What 429 and 503 ask for."""
-
-_SERVER = "outlit-proxy"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._=+/-]{1,128}\Z")
 _SLASHES = re.compile(r"/{2,}")
@@ -41,6 +38,11 @@ _BODY_CODES: dict[type[BodyRefused], Code] = {
     MalformedBody: Code.MALFORMED_BODY,
 }
 
+_PATHS = 1024
+_PATH_CHARS = 256
+"""So many paths are remembered with the key that they name, and none that is longer: half a megabyte. To find
+the key in a path takes 2 µs; the paths that come are few."""
+
 
 class _Refused(Exception):
     """A request that ends here, with its answer."""
@@ -48,7 +50,6 @@ class _Refused(Exception):
     def __init__(self, code: Code, message: str) -> None:
         super().__init__(message)
         self.answer = refused(code, message)
-        self.code = code
 
 
 class Front:
@@ -65,81 +66,67 @@ class Front:
         # A client whose apiHost is a path of the page's own site (`/c`) posts below that path.
         prefixes = "|".join(map(re.escape, settings.path_prefixes))
         self._route = re.compile(rf"(?:/.*)?(?:{prefixes})/([^/]*)/events/?\Z")
+        # What raises is not remembered, so strangers' junk pushes nothing out.
+        self._remembered_key = lru_cache(maxsize=_PATHS)(self._key)
         self._warned_of_untrusted = False
         self._log = structlog.get_logger("front")
 
-    def server(self) -> web.Server:
+    def server(self) -> Server:
         """A protocol factory for sockets; made inside a running loop."""
         return Server(self, self._metrics, self._settings)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
-        origin = clean_header(request.headers.get("Origin"))
-        if request.method == "OPTIONS":
+        origin = self._cors.origin(request.headers.get(hdrs.ORIGIN))
+        if request.method == hdrs.METH_OPTIONS:
             return self.respond(request, None, self._preflight(request, origin))
-        headers = self._cors.answer_headers(origin)
-        with self._metrics.http_seconds.time():
-            try:
-                answer = await self._taken(request, origin)
-            except _Refused as refusal:
-                self._metrics.refused[refusal.code].inc()
-                answer = refusal.answer
-        if answer.status == 405:
-            headers["Allow"] = "POST, OPTIONS"
-        return self.respond(request, answer, headers)
+        started = time.perf_counter()
+        try:
+            answer = await self._taken(request, origin)
+        except _Refused as refusal:
+            answer = refusal.answer
+        finally:
+            self._metrics.http_seconds.observe(time.perf_counter() - started)
+        if answer.code is not None:
+            self._metrics.refused[answer.code].inc()
+        return self.respond(request, answer, origin.lines)
 
-    def respond(
-        self, request: web.BaseRequest, answer: ClientAnswer | None, headers: dict[str, str]
-    ) -> web.Response:
-        """The response of an answer, counted. No answer: 204."""
+    def respond(self, request: web.BaseRequest, answer: ClientAnswer | None, lines: str) -> Response:
+        """The response of an answer with these header lines, counted. No answer: 204."""
         given = request.headers.get("X-Request-Id", "")
-        headers["Server"] = _SERVER
-        headers["X-Request-Id"] = given if _REQUEST_ID.match(given) else str(uuid_utils.uuid7())
+        lines += f"X-Request-Id: {given if _REQUEST_ID.match(given) else uuid_utils.uuid7()}\r\n"
         if answer is None:
             self._metrics.http_requests["204"].inc()
-            return web.Response(status=204, headers=headers)
-        if answer.status in (429, 503):
-            headers["Retry-After"] = str(RETRY_AFTER_S)
+            return Response(204, lines)
         self._metrics.http_requests[str(answer.status)].inc()
-        return web.Response(
-            status=answer.status, body=answer.body, headers=headers, content_type="application/json"
-        )
+        return Response(answer.status, lines, answer.body)
 
     def unasked(self, code: Code, message: str) -> bytes:
         """The bytes of an answer to who sent no whole request, counted; the connection ends with them."""
         answer = refused(code, message)
         self._metrics.refused[code].inc()
         self._metrics.http_requests[str(answer.status)].inc()
-        lines = [
-            f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}",
-            "Content-Type: application/json",
-            f"Content-Length: {len(answer.body)}",
-            "Connection: close",
-            f"Server: {_SERVER}",
-            f"X-Request-Id: {uuid_utils.uuid7()}",
-        ]
-        if answer.status == 503:
-            lines.append(f"Retry-After: {RETRY_AFTER_S}")
-        return "\r\n".join([*lines, "", ""]).encode("ascii") + answer.body
+        lines = header_lines({"X-Request-Id": str(uuid_utils.uuid7()), "Connection": "close"})
+        return head(answer.status, lines, answer.body) + answer.body
 
     # -- a post ----------------------------------------------------------------------------------------
 
-    async def _taken(self, request: web.BaseRequest, origin: str | None) -> ClientAnswer:
-        key = self._key(request)
-        if request.method != "POST":
+    async def _taken(self, request: web.BaseRequest, origin: Origin) -> ClientAnswer:
+        path = request.raw_path
+        key = self._remembered_key(path) if len(path) <= _PATH_CHARS else self._key(path)
+        if request.method != hdrs.METH_POST:
             raise _Refused(Code.METHOD_NOT_ALLOWED, "post events here")
-        if not self._cors.is_allowed(origin):
+        if not origin.may_post:
             raise _Refused(Code.ORIGIN_NOT_ALLOWED, "this Origin may not post here")
-        sender = Sender(self._address(request), clean_header(request.headers.get("User-Agent")), origin)
+        user_agent = clean_header(request.headers.get(hdrs.USER_AGENT))
+        sender = Sender(self._address(request), user_agent, origin.text)
         with Body(self._room) as held:
             body = await self._body(request, held)
-            answer = await self._ingest.take(key, body, sender)
-        if answer.code is not None:
-            self._metrics.refused[answer.code].inc()
-        return answer
+            return await self._ingest.take(key, body, sender)
 
-    def _key(self, request: web.BaseRequest) -> PublicKey:
-        path = _AUTHORITY.sub("", request.raw_path.partition("?")[0], count=1)
+    def _key(self, raw_path: str) -> PublicKey:
+        """The public key that a path names, which may post; nothing else of the request may matter here."""
+        path = _AUTHORITY.sub("", raw_path.partition("?")[0], count=1)
         match = self._route.match(_SLASHES.sub("/", path))
         if match is None:
             raise _Refused(Code.NOT_FOUND, "nothing here; events are posted to …/{publicKey}/events")
@@ -153,8 +140,8 @@ class Front:
     def _address(self, request: web.BaseRequest) -> str | None:
         found = self._client_ip.find(
             request.remote,
-            request.headers.getall("X-Forwarded-For", ()),
-            request.headers.getall("Forwarded", ()),
+            request.headers.getall(hdrs.X_FORWARDED_FOR, ()),
+            request.headers.getall(hdrs.FORWARDED, ()),
         )
         if found.junk:
             self._metrics.junk.inc()
@@ -170,17 +157,18 @@ class Front:
         return found.address
 
     async def _body(self, request: web.BaseRequest, held: Body) -> bytes:
+        """The body without its codings. `held` holds what has come, whatever the client says is to come."""
         limit = self._settings.max_body_bytes
-        if request.content_length is not None and request.content_length > limit:
-            raise _Refused(Code.BODY_TOO_LARGE, f"the body is larger than {limit} bytes")
-        if request.headers.get("Expect", "").lower() == "100-continue":
-            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            request.writer.output_size = 0
         try:
-            body = await self._read(request, held, limit)
-            coding = ", ".join(request.headers.getall("Content-Encoding", ()))
-            if not coding:
+            if request.content.is_eof():  # the usual case: it came with the headers
+                body = request.content.read_nowait()
+                self._check_size(len(body))
+                held.grow(len(body))
+            else:
+                body = await self._awaited(request, held)
+            if hdrs.CONTENT_ENCODING not in request.headers:
                 return body
+            coding = ", ".join(request.headers.getall(hdrs.CONTENT_ENCODING))
             if len(body) < LARGE_BYTES:
                 return inflate(body, coding, limit, held.grow)
             return await asyncio.to_thread(inflate, body, coding, limit, held.grow)
@@ -193,29 +181,31 @@ class Front:
         except (web.RequestPayloadError, ConnectionError):
             raise _Refused(Code.MALFORMED_REQUEST, "the body ended before its end") from None
 
-    async def _read(self, request: web.BaseRequest, held: Body, limit: int) -> bytes:
-        """The body as it came, of which `held` holds what has come, whatever the client says is to come."""
-        content = request.content
-        if content.is_eof():  # the usual case: no time-out has to be set up
-            body = content.read_nowait()
-            if len(body) > limit:
-                raise _Refused(Code.BODY_TOO_LARGE, f"the body is larger than {limit} bytes")
-            held.grow(len(body))
-            return body
+    async def _awaited(self, request: web.BaseRequest, held: Body) -> bytes:
+        """A body of which some is still to come; its client has so long to send it."""
+        self._check_size(request.content_length or 0)
+        if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0
         parts: list[bytes] = []
         size = 0
         async with asyncio.timeout(self._settings.body_timeout_s):
-            while part := await content.readany():
+            while part := await request.content.readany():
                 size += len(part)
-                if size > limit:
-                    raise _Refused(Code.BODY_TOO_LARGE, f"the body is larger than {limit} bytes")
+                self._check_size(size)
                 held.grow(len(part))
                 parts.append(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _preflight(self, request: web.BaseRequest, origin: str | None) -> dict[str, str]:
-        return self._cors.preflight_headers(
-            origin,
-            request.headers.get("Access-Control-Request-Headers"),
+    def _check_size(self, bytes_: int) -> None:
+        limit = self._settings.max_body_bytes
+        if bytes_ > limit:
+            raise _Refused(Code.BODY_TOO_LARGE, f"the body is larger than {limit} bytes")
+
+    def _preflight(self, request: web.BaseRequest, origin: Origin) -> str:
+        headers = self._cors.preflight_headers(
+            origin.text,
+            request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_HEADERS),
             request.headers.get("Access-Control-Request-Private-Network"),
         )
+        return header_lines(headers)

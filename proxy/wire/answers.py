@@ -85,6 +85,8 @@ def accepted(processed: int, bad: Sequence[tuple[int, Flaw]], repairs: Sequence[
     index 0, for clients read an unsigned index and the published schema has no other place. Of many
     repairs the first 20 are named, and the number of the others.
     """
+    if not bad and not repairs:
+        return ClientAnswer(200, b'{"success":true,"processed":%d}' % processed)
     first = bad[0][0] if bad else 0
     taken_out = [_sentence(flaw) for flaw in repairs[:_NAMED_REPAIRS]]
     if len(repairs) > _NAMED_REPAIRS:
@@ -93,9 +95,7 @@ def accepted(processed: int, bad: Sequence[tuple[int, Flaw]], repairs: Sequence[
         {"index": first, "message": f"taken out of the envelope: {what}"} for what in taken_out
     ]
     errors += [{"index": index, "message": _sentence(flaw)} for index, flaw in bad]
-    body: dict[str, Any] = {"success": not bad, "processed": processed}
-    if errors:
-        body["errors"] = errors
+    body: dict[str, Any] = {"success": not bad, "processed": processed, "errors": errors}
     return ClientAnswer(207 if bad else 200, jsontext.encode(body))
 
 

@@ -1,18 +1,11 @@
-"""The events: each type of the contract with its old forms, read from JSON and written again.
+"""The events: each type of the contract with its old forms, and what is kept of a valid one.
 
-An event is read in one of two ways, and which one depends on its own value alone, so that a client's
-retry is read the same way whatever it is sent together with:
-
-- typed: msgspec decodes it to the struct of its type, which refuses whatever it does not know;
-- tolerantly, where the typed reading fails: the known fields are checked just as strictly, while unknown
-  fields, unknown types, lone surrogates and integers of any size are kept as they came.
-
-What was validated is what is stored: the text that leaves is written anew from what was read, never the
-client's own bytes, in which a doubled key could hide a password from the check.
+The structs are the contract's tables, and `flaw` is what a table cannot say. What was validated is what is
+stored: the text that leaves is written anew from what was read, never the client's own bytes, in which a
+doubled key could hide a password from the check.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -31,8 +24,6 @@ from proxy.wire.fields import (
     ScalarMap,
     Url,
     Uuid,
-    converted,
-    flaw_of,
 )
 from proxy.wire.limits import REQUEST_BYTES
 from proxy.wire.redact import redact_address, redact_form
@@ -143,21 +134,13 @@ class Billing(Event, tag="billing", kw_only=True):
     properties: ScalarMap | UnsetType = UNSET
 
 
-Known = Pageview | Custom | Form | Identify | Engagement | Calendar | Stage | Billing
+KINDS: tuple[type[Event], ...] = (Pageview, Custom, Form, Identify, Engagement, Calendar, Stage, Billing)
+"""The types of the contract."""
 
-_TYPES: dict[str, type[Event]] = {
-    kind.__struct_config__.tag: kind  # type: ignore[misc]  # every one of them has a str tag
-    for kind in (Pageview, Custom, Form, Identify, Engagement, Calendar, Stage, Billing)
-}
-_STRUCTS: tuple[type[msgspec.Struct], ...] = (*_TYPES.values(), Unknown, Utm)
-_FIELDS = {struct: frozenset(struct.__struct_fields__) for struct in _STRUCTS}
-
-_decode_known = msgspec.json.Decoder(Known).decode
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True):
     """A valid event as it was sent.
 
     `canonical` is its text before anything was filled in or redacted: what a retry is recognised by.
@@ -183,43 +166,40 @@ class Reading:
 
     def identity(self) -> str | None:
         """Whom the event itself names: its user, else address, device, or account. None where nobody."""
-        look = self.plain.get if self.plain is not None else partial(getattr, self.event)
-        properties = look("properties", UNSET)
-        for name in _IDENTITY_FIELDS:
-            value = look(name, None)
-            if (not value or value is UNSET) and isinstance(properties, dict) and name != "customerId":
-                value = properties.get(f"__{name}")
-            if value and isinstance(value, str):
-                return f"{name}:{value}"
-        return None
+        if self.plain is None:
+            return identity_of(self.event)
+        return _identity(self.plain.get, self.plain.get("properties"))
 
     def stored(self, uuid: str, timestamp_ms: int) -> bytes:
         """The text as it is kept and sent: redacted, with `uuid` and, where it has none, `timestamp_ms`."""
         changes = self._redactions()
         if self.event.uuid is not UNSET and self.event.uuid != uuid:
             changes["uuid"] = uuid
-        text = self.canonical
-        if changes and self.plain is not None:
-            text = jsontext.encode({**self.plain, **changes})
-        elif changes:
-            text = _encode(msgspec.structs.replace(self.event, **changes))
-        filled = b""
-        if self.event.timestamp is UNSET:
-            filled += b',"timestamp":%d' % timestamp_ms
-        if self.event.uuid is UNSET:
-            filled += b',"uuid":"%s"' % uuid.encode("ascii")
-        return text[:-1] + filled + b"}" if filled else text  # an event is an object with a type, never empty
+        lacks_uuid, lacks_timestamp = self.event.uuid is UNSET, self.event.timestamp is UNSET
+        return filled_in(
+            self._changed(changes), uuid if lacks_uuid else None, timestamp_ms if lacks_timestamp else None
+        )
+
+    def redacted(self) -> bytes:
+        """The text as far as the client can say it: without secrets."""
+        return self._changed(self._redactions())
+
+    def _changed(self, changes: Mapping[str, Any]) -> bytes:
+        if not changes:
+            return self.canonical
+        if self.plain is not None:
+            return jsontext.encode({**self.plain, **changes})
+        return _encode(msgspec.structs.replace(self.event, **changes))
 
     def _redactions(self) -> dict[str, Any]:
         changes: dict[str, Any] = {}
         event = self.event
-        if "=" in event.url and (url := redact_address(event.url)) is not None:
+        if (url := redact_address(event.url)) is not None:
             changes["url"] = url
-        if "=" in event.path and (path := redact_address(event.path)) is not None:
+        if (path := redact_address(event.path)) is not None:
             changes["path"] = path
-        referrer = event.referrer
-        if referrer is not UNSET and "=" in referrer and (address := redact_address(referrer)) is not None:
-            changes["referrer"] = address
+        if event.referrer is not UNSET and (referrer := redact_address(event.referrer)) is not None:
+            changes["referrer"] = referrer
         # An unknown type may carry form fields as well.
         form = event.formFields if isinstance(event, Form) else (self.plain or {}).get("formFields")
         if isinstance(form, dict) and (fields := redact_form(form)) is not None:
@@ -227,8 +207,29 @@ class Reading:
         return changes
 
 
-TOO_LARGE = Flaw((), f"with its envelope larger than one upstream request can be ({REQUEST_BYTES} bytes)")
-"""An event that no request could carry."""
+def filled_in(text: bytes, uuid: str | None, timestamp_ms: int | None) -> bytes:
+    """The text of an event with what it lacks of these two (None: it lacks it not)."""
+    filled = b""
+    if timestamp_ms is not None:
+        filled += b',"timestamp":%d' % timestamp_ms
+    if uuid is not None:
+        filled += b',"uuid":"%s"' % uuid.encode("ascii")
+    return text[:-1] + filled + b"}" if filled else text  # an event is an object with a type, never empty
+
+
+def identity_of(event: Event) -> str | None:
+    """Whom an event names that its struct holds whole; see `Reading.identity`."""
+    return _identity(partial(getattr, event), getattr(event, "properties", None))
+
+
+def _identity(look: Callable[[str, None], Any], properties: Any) -> str | None:
+    for name in _IDENTITY_FIELDS:
+        value = look(name, None)
+        if not value and isinstance(properties, dict) and name != "customerId":
+            value = properties.get(f"__{name}")
+        if value and isinstance(value, str):
+            return f"{name}:{value}"
+    return None
 
 
 # In this order of meaning. Node ≤ 1.4.4, every Rust client and `stage` events through 1.5 put the first
@@ -236,67 +237,11 @@ TOO_LARGE = Flaw((), f"with its envelope larger than one upstream request can be
 _IDENTITY_FIELDS = ("userId", "email", "fingerprint", "customerId")
 
 
-def read_event(text: bytes) -> Reading | Flaw:
-    """Read one event from its JSON text. A flaw's path starts at the event."""
-    try:
-        return of_typed(_decode_known(text))
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return _read_tolerantly(text)
+TOO_LARGE = Flaw((), f"with its envelope larger than one upstream request can be ({REQUEST_BYTES} bytes)")
+"""An event that no request could carry."""
 
 
-def of_typed(event: Event) -> Reading | Flaw:
-    """A reading of an event that was decoded together with its request."""
-    canonical = _encode(event)
-    # Only these two types have a field in which anything may nest.
-    if isinstance(event, Custom | Identify) and jsontext.nests_too_deep(canonical):
-        return _TOO_DEEP
-    return _flaw(event) or Reading(event, canonical)
-
-
-_TOO_DEEP = Flaw((), f"nests deeper than {jsontext.MAX_DEPTH} levels")
-
-
-def _read_tolerantly(text: bytes) -> Reading | Flaw:
-    try:
-        plain = jsontext.decode(text)
-        canonical = jsontext.encode(plain)
-    except (jsontext.Unreadable, jsontext.Unkeepable) as error:
-        return Flaw((), str(error))
-    if jsontext.nests_too_deep(canonical):
-        return _TOO_DEEP
-    if not isinstance(plain, dict):
-        return Flaw((), "expected an object")
-    if canonical != text:
-        # Without the first of its doubled keys it may fit the struct after all. It must then be read so: this
-        # is also the text in which it comes here beside a neighbour for whom the whole request was rewritten.
-        try:
-            return of_typed(_decode_known(canonical))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            pass
-    name = plain.get("type")
-    if not isinstance(name, str):
-        return Flaw(("type",), "expected a string" if "type" in plain else "is required")
-    kind = _TYPES.get(name, Unknown)
-    known, unknown_fields = _known_part(plain, kind)
-    try:
-        event = converted(known, kind)
-    except msgspec.ValidationError as error:
-        return flaw_of(error)
-    return _flaw(event) or Reading(event, canonical, plain, kind is Unknown, unknown_fields)
-
-
-def _known_part(plain: dict[str, Any], kind: type[Event]) -> tuple[dict[str, Any], int]:
-    """The fields of `plain` that `kind` has, and how many others there are (members of `utm` are free)."""
-    fields = _FIELDS[kind]
-    known = {name: value for name, value in plain.items() if name in fields}
-    if isinstance(utm := known.get("utm"), dict):
-        known["utm"] = {name: value for name, value in utm.items() if name in _FIELDS[Utm]}
-    unknown_fields = len(plain) - len(known) - 1
-    known["type"] = kind.__struct_config__.tag
-    return known, unknown_fields
-
-
-def _flaw(event: Event) -> Flaw | None:
+def flaw(event: Event) -> Flaw | None:
     """What the types alone cannot say."""
     match event:
         case Identify():

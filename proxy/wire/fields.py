@@ -21,11 +21,16 @@ Uuid = Annotated[
     ),
 ]
 
+# The published schema's: no dot at the start, none and no ' before the @; and, what is asked apart from this
+# because it costs twice as much as all the rest, no two in a row.
+EMAIL_BUT_FOR_DOTS = (
+    r"^(?!\.)[A-Za-z0-9_'+\-.]*[A-Za-z0-9_+\-]@(?:[A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}\Z"
+)
+
 Email = Annotated[
     str,
     Meta(
-        # The published schema's: no dot at the start, none and no ' before the @, no two in a row.
-        pattern=r"^(?!\.)(?!.*\.\.)[A-Za-z0-9_'+\-.]*[A-Za-z0-9_+\-]@(?:[A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}\Z",
+        pattern=r"^(?!.*\.\.)" + EMAIL_BUT_FOR_DOTS,
         description="an e-mail address that Outlit accepts",
     ),
 ]

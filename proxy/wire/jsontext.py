@@ -27,6 +27,15 @@ _STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
 
 _STRING_OR_SEPARATOR = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[{]|[\]}]|,', re.DOTALL)
 
+
+def finite(digits: str) -> float:
+    """The float that a JSON number stands for. Raises ValueError where none is large enough."""
+    number = float(digits)
+    if number - number != 0.0:
+        raise ValueError("a number that JSON cannot carry")
+    return number
+
+
 _fast = msgspec.json.Encoder()
 _fast_sorted = msgspec.json.Encoder(order="sorted")
 

@@ -66,6 +66,15 @@ def redact_form(fields: Mapping[str, object]) -> dict[str, object] | None:
     return kept if len(kept) < len(fields) else None
 
 
+def may_hold_secrets(addresses: str) -> bool:
+    """Whether `redact_address` might find anything in one of several addresses, which stand on a line each.
+
+    Where two meet, a name may be found that is in neither; none is missed, for what is taken for one ends
+    before the next character that begins one.
+    """
+    return any(map(is_secret_parameter, {*_PARAMETER_NAME.findall(addresses)}))
+
+
 def redact_address(address: str) -> str | None:
     """`address` with the values of secret parameters replaced; None where there is nothing to replace."""
     if "=" not in address:

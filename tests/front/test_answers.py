@@ -3,7 +3,10 @@
 import asyncio
 import gzip
 import json
+import threading
 import time
+from base64 import b64encode
+from random import Random
 from typing import Any
 
 import pytest
@@ -11,10 +14,12 @@ import pytest
 from proxy.buffer import Appended, BufferUnavailable
 from proxy.buffer.sqlite import SqliteBuffer
 from proxy.front.admission import Body, NoRoom, Room
+from proxy.front.ingest import LARGE_BYTES, ORDINARY_BYTES
 from proxy.metrics import Metrics
 from proxy.sandbox import Fault, What
 from proxy.settings import UnknownKeyQuota
 from proxy.wire.answers import STATUS, Code
+from proxy.wire.envelope import Envelope, Unusable, read_tolerantly
 from tests.sandbox.bodies import OTHER_VISITOR, VISITOR, client, event
 from tests.stack import KEY, PATIENCE_S, Reply, Stack, StartStack, read_reply
 
@@ -248,11 +253,37 @@ async def test_an_envelope_that_no_request_could_carry(stack: Stack) -> None:
     assert (await stack.metrics())("events_rejected_total", reason="too_large") == 2
 
 
-async def test_a_body_is_read_alike_in_a_thread(stack: Stack) -> None:
-    sent = [event(number=1, title="x" * 70_000), event(path=7), event("new", number=2)]
-    reply = await stack.post(client(*sent))
-    assert (reply.status, reply.json["processed"]) == (207, 2)
-    assert [arrival.event for arrival in await stack.arrived(2)] == [sent[0], sent[2]]
+@pytest.mark.parametrize("padding", [0, LARGE_BYTES, ORDINARY_BYTES])
+@pytest.mark.parametrize("beside", [[], [event(path=7), event("new", number=2)]], ids=["ordinary", "odd"])
+async def test_a_body_is_read_alike_wherever_it_is_read(
+    stack: Stack, padding: int, beside: list[Any]
+) -> None:
+    sent = event(number=1, title="x" * padding)
+    reply = await stack.post(client(sent, *beside))
+    assert (reply.status, reply.json["processed"]) == ((207, 2) if beside else (200, 1))
+    assert [arrival.event for arrival in await stack.arrived(1 + bool(beside))] == [sent, *beside[1:]]
+
+
+async def test_no_batch_waits_behind_a_body_that_takes_long_to_read(
+    monkeypatch: pytest.MonkeyPatch, stack: Stack
+) -> None:
+    reading, go_on = threading.Event(), threading.Event()
+
+    def slowly(body: bytes, max_events: int) -> Envelope | Unusable:
+        reading.set()
+        assert go_on.wait(PATIENCE_S)
+        return read_tolerantly(body, max_events)
+
+    monkeypatch.setattr("proxy.front.ingest.read_tolerantly", slowly)
+    slow = asyncio.ensure_future(stack.post(client(event("new", title="x" * LARGE_BYTES))))
+    assert await asyncio.to_thread(reading.wait, PATIENCE_S)
+    for number, padding in enumerate((0, LARGE_BYTES, ORDINARY_BYTES), 1):
+        reply = await stack.post(client(event(number=number, title="x" * padding)))
+        assert (reply.status, reply.json["processed"]) == (200, 1)
+    assert not slow.done()
+    go_on.set()
+    assert (await slow).status == 200
+    await stack.arrived(4)
 
 
 @pytest.mark.parametrize("coding", ["snappy", "gzip, snappy", "aes128gcm", "*"])
@@ -303,7 +334,11 @@ async def test_a_key_that_outlit_confirmed_has_no_quota(start_stack: StartStack)
 async def test_a_full_buffer(start_stack: StartStack) -> None:
     stack = await start_stack(buffer={"max_bytes": 1_000_000})
     stack.fault(Fault(what=What.STATUS, status=503))
-    large = [event("custom", number=n, properties={"a": "x" * 100_000}) for n in range(6)]
+    # Such as nobody can compress.
+    large = [
+        event("custom", number=n, properties={"a": b64encode(Random(n).randbytes(75_000)).decode()})
+        for n in range(6)
+    ]
     assert (await stack.post(client(*large))).status == 200
     assert_refused(await stack.post(client(*large, visitorId=OTHER_VISITOR)), Code.BUFFER_FULL)
     assert (await stack.metrics())("events_rejected_total", reason="buffer_full") == 6
@@ -459,7 +494,7 @@ async def test_an_error_of_our_own_is_a_500_in_json_and_is_logged(
         raise RuntimeError("the test's doing")
 
     with monkeypatch.context() as patched:
-        patched.setattr("proxy.front.ingest.read_envelope", broken)
+        patched.setattr("proxy.front.ingest.read_ordinary", broken)
         assert_refused(await stack.post(client()), Code.INTERNAL)
     assert "the test's doing" in logs.getvalue()
     assert (await stack.post(client())).status == 200

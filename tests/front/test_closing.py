@@ -1,47 +1,14 @@
 """A connection that is told to close, at each moment that it may be told."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
-from aiohttp import web
 
-from proxy.front import Front
-from proxy.metrics import Metrics
-from proxy.settings import FrontSettings
-from proxy.wire.answers import ClientAnswer, accepted
+from tests.front.alone import connected
 from tests.stack import PATIENCE_S, read_reply
 
 BODY = b'{"events":[]}'
 HEAD = b"POST /api/i/v1/pk_a/events HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(BODY)
-
-
-class Taken:
-    """An ingest that keeps nothing."""
-
-    async def take(self, *_: object) -> ClientAnswer:
-        await asyncio.sleep(0)
-        return accepted(1, [], [])
-
-
-@asynccontextmanager
-async def connected() -> AsyncIterator[tuple[web.Server, Any, asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A server, its one connection, and the other end of that."""
-    taken: Any = Taken()
-    server = Front(FrontSettings(), taken, Metrics()).server()
-    listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
-    reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
-    async with asyncio.timeout(PATIENCE_S):
-        while not server.connections or server.connections[0]._waiter is None:  # noqa: ASYNC110  # aiohttp's
-            await asyncio.sleep(0)
-    try:
-        yield server, server.connections[0], reader, writer
-    finally:
-        writer.close()
-        await server.shutdown(1.0)
-        listening.close()
 
 
 @pytest.mark.parametrize("ticks", range(6))

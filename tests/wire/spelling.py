@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.sandbox.bodies import SESSION, VISITOR, event
+from tests.sandbox.bodies import SESSION, VISITOR, client, event
 
 any_text = st.text(st.characters(exclude_categories=[]), max_size=12)
 scalars = (
@@ -115,6 +115,88 @@ def events(draw: st.DrawFn) -> Any:
     if draw(st.integers(0, 20)) == 0:
         made = draw(telling_values)
     return made
+
+
+_good_scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=6)
+)
+
+GOOD: dict[str, st.SearchStrategy[Any]] = {
+    "uuid": st.uuids(version=4).map(str) | st.just(...) | st.just(VISITOR.upper()),
+    "timestamp": st.sampled_from([1_795_000_000_000, 1_795_000_000_000.5, 0, 1e300, 2**70, ...]),
+    "url": st.sampled_from(
+        [
+            *("https://a.example/?utm_source=x&b=2", "server://auth0|123", "https://a.example/?b=1#token=x"),
+            *("https://a.example/?%74oken=x", "https://a.example/?" + "b=1&" * 100, "https://a.example/?d"),
+        ]
+    ),
+    "path": st.sampled_from(["", "/", "/reset?token=x", "=", "b=1"]),
+    "referrer": st.sampled_from(["", "https://b.example/", "https://b.example/?session_token=x", "a?", "=&"]),
+    "utm": st.sampled_from([{}, {"source": "s", "ref": ""}]),
+    "customerId": st.just("c"),
+    "customerTraits": st.dictionaries(st.text(max_size=6), _good_scalars, max_size=2),
+    "title": st.just("t"),
+    "properties": st.dictionaries(st.text(max_size=6), _good_scalars | st.just([{"a": [1.5]}]), max_size=2)
+    | st.sampled_from([{"__userId": "u"}, {"__email": None, "__fingerprint": "f"}]),
+    "email": st.sampled_from(["a@b.co", "o'neil@acme.example"]),
+    "userId": st.sampled_from(["u", "u2", "é"]),
+    "fingerprint": st.just("f"),
+    "formFields": st.sampled_from(
+        [{}, {"company": "Acme"}, {"password": "p", "a": "b"}, {"a": "4111 1111 1111 1111"}]
+    ),
+    "traits": st.sampled_from([{}, {"plan": "pro", "seats": 1.5}, {"customer": {"id": "c"}}]),
+    "duration": st.sampled_from([30, 0.5]),
+    "startTime": st.just("2026-07-01T10:00:00Z"),
+    "stripeCustomerId": st.just("cus_1"),
+}
+"""Values that each field may have."""
+
+OWN_FIELDS = {
+    "pageview": {"title"},
+    "custom": {"properties", "email", "userId", "fingerprint"},
+    "form": {"formFields"},
+    "identify": {"email", "userId", "fingerprint", "traits"},
+    "engagement": set(),
+    "calendar": {"duration", "startTime"},
+    "stage": {"email", "userId", "fingerprint"},
+    "billing": {"stripeCustomerId"},
+}
+SHARED_FIELDS = {"uuid", "timestamp", "url", "path", "referrer", "utm", "customerId", "customerTraits"}
+
+
+@st.composite
+def ordinary_events(draw: st.DrawFn) -> Any:
+    """An event about which little or nothing is odd."""
+    kind = draw(st.sampled_from(sorted(OWN_FIELDS)))
+    names = st.sampled_from(sorted(SHARED_FIELDS | OWN_FIELDS[kind]))
+    fields = {name: draw(GOOD[name]) for name in draw(st.lists(names, max_size=5))}
+    return event(kind, number=draw(st.integers(0, 3)), **fields)
+
+
+@st.composite
+def ordinary_requests(draw: st.DrawFn) -> bytes:
+    """A request about which little or nothing is odd; near half are ordinary."""
+    fields = client(
+        source=draw(st.sampled_from(["client", "server", "integration", ...])),
+        visitorId=draw(st.sampled_from([VISITOR, VISITOR, VISITOR.upper(), ...])),
+        sessionId=draw(st.sampled_from([..., SESSION])),
+        userIdentity=draw(st.sampled_from([..., ..., {}, {"userId": "u", "traits": {"a": 1.5, "b": None}}])),
+        customerIdentity=draw(st.sampled_from([..., ..., {"customerId": "c", "customerTraits": {}}])),
+        fingerprint=draw(st.sampled_from([..., ..., "f"])),
+        events=...,
+    )
+    posted = draw(st.lists(ordinary_events(), min_size=1, max_size=6))
+    if draw(st.integers(0, 3)) == 0:
+        posted.insert(draw(st.integers(0, len(posted))), draw(events()))
+        fields |= draw(envelopes())
+    body: dict[str, Any] = {**fields, "events": posted}
+    if draw(st.integers(0, 3)) == 0:
+        return spelt(body, draw(st.integers(0, 2**32).map(Random))).encode()
+    return json.dumps(body).encode()
 
 
 @st.composite

@@ -21,7 +21,7 @@ def read_beside_a_neighbour(text: str | bytes) -> list[Reading | Flaw]:
     good = NEIGHBOUR.encode()
     made = read_envelope(envelope + b', "events": [' + good + b"," + raw + b"," + good + b"]}")
     assert isinstance(made, Envelope)
-    return made.events
+    return [*made.events]
 
 
 def custom(value: str) -> str:
@@ -182,6 +182,6 @@ def test_a_doubled_type_is_read_as_the_last():
     ids=["brackets", "brackets of events", "an open string", "a number", "strings of brackets", "cut"],
 )
 def test_a_hostile_body_takes_time_in_proportion_to_its_size(body):
-    started = time.perf_counter()
+    started = time.process_time()
     read_envelope(body)
-    assert time.perf_counter() - started < 3.0
+    assert time.process_time() - started < 3.0

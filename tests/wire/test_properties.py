@@ -5,11 +5,12 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from proxy.front.entry import Entries
-from proxy.lanes import Lane, QueueOf, lane_id
+from proxy.front.portions import sort
+from proxy.lanes import Lane, lane_id
 from proxy.wire import jsontext
 from proxy.wire.envelope import Envelope, read_envelope
 from proxy.wire.events import Reading
@@ -121,11 +122,13 @@ def entries_of(texts: list[str], at: int, fields: dict[str, Any], sender: Lane) 
     reading = made.events[at]
     if not isinstance(reading, Reading):
         return reading.path[:1], header
-    queue = QueueOf(made, lane)(reading)
-    entry = Entries(RECEIVED_MS).entry(queue, reading)
+    # Without what stands before it, among which may be its equal.
+    alone = msgspec.structs.replace(made, events=[reading])
+    (portion,) = sort(alone, lane, header, RECEIVED_MS, refuse_unknown=False).portions
     # Without a timestamp a fresh uuid is made each time.
-    recognised = (entry.uuid, entry.dedup_id, entry.text) if reading.uuid or reading.has_timestamp else None
-    return header, queue, reading.canonical, recognised
+    if reading.uuid is None and not reading.has_timestamp:
+        return header, portion.queue, reading.canonical
+    return header, portion, reading.canonical
 
 
 @settings(max_examples=300)
