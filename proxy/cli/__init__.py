@@ -4,10 +4,13 @@ import click
 
 from proxy import __version__
 from proxy.cli.config import config
+from proxy.cli.dead import dead
 from proxy.cli.demo import demo
+from proxy.cli.erase import erase
 from proxy.cli.healthcheck import healthcheck
 from proxy.cli.run import run
 from proxy.cli.sandbox import sandbox
+from proxy.cli.send import send
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -16,5 +19,5 @@ def main() -> None:
     """A first-party ingest proxy for Outlit."""
 
 
-for _command in (run, demo, sandbox, healthcheck, config):
+for _command in (run, demo, sandbox, healthcheck, config, send, dead, erase):
     main.add_command(_command)

@@ -1,9 +1,9 @@
-"""The flags of every command that needs settings: ``--config``, and one for each setting but secrets."""
+"""The flags of commands that need settings: ``--config``, and one for each setting but secrets."""
 
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,18 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     Where settings are wrong the command does not run: each gets a line on stderr, and the exit code is 78.
     """
+    return _with_settings(command, _FLAGGED)
 
+
+def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The same with `--config` alone: for a command that looks at a few settings of a proxy that runs."""
+    return _with_settings(command, ())
+
+
+def _with_settings(command: Callable[..., Any], flagged: Sequence[Setting]) -> Callable[..., Any]:
     @functools.wraps(command)
     def with_settings(*args: Any, config: Path | None, **given: Any) -> Any:
-        texts = {setting.name: given.pop(_parameter(setting)) for setting in _FLAGGED}
+        texts = {setting.name: given.pop(_parameter(setting)) for setting in flagged}
         flags = {name: text for name, text in texts.items() if text is not None}
         try:
             settings = load(config, os.environ, flags)
@@ -33,14 +41,17 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(*args, settings=settings, **given)
 
     # click shows the option that was added last first.
-    for setting in reversed(_FLAGGED):
+    for setting in reversed(flagged):
         add = click.option(setting.flag, _parameter(setting), metavar=_metavar(setting), help=_help(setting))
         with_settings = add(with_settings)
+    overridden = (
+        "The environment overrides it, flags override both." if flagged else "The environment overrides it."
+    )
     return click.option(
         "--config",
         metavar="FILE",
         type=click.Path(path_type=Path),
-        help="Settings in TOML; also OUTLIT_PROXY_CONFIG. The environment overrides it, flags override both.",
+        help=f"Settings in TOML; also OUTLIT_PROXY_CONFIG. {overridden}",
     )(with_settings)
 
 

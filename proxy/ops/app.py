@@ -4,13 +4,16 @@ import hmac
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 
-import orjson
 from aiohttp import web
 
-from proxy.buffer import Buffer, BufferFault
+from proxy.buffer import Buffer, BufferFault, Terms
 from proxy.ledger import Books
 from proxy.metrics import Metrics
+from proxy.ops.answers import BadParameter, as_json
 from proxy.ops.bookkeeper import Bookkeeper
+from proxy.ops.dead_letters import DeadLetters
+from proxy.ops.erasure import Erasure
+from proxy.ops.fates import Fates
 from proxy.ops.health import Health, checks
 
 _BUFFER = web.AppKey("buffer", Buffer)
@@ -18,16 +21,28 @@ _BOOKS = web.AppKey("books", Bookkeeper)
 _METRICS = web.AppKey("metrics", Metrics)
 _HEALTH = web.AppKey("health", Health)
 
+_LEASE_S = Terms().lease_s
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def make_app(
-    buffer: Buffer, books: Bookkeeper, metrics: Metrics, health: Health, token: str | None
+    buffer: Buffer,
+    books: Bookkeeper,
+    metrics: Metrics,
+    health: Health,
+    token: str | None,
+    *,
+    lease_s: float = _LEASE_S,
 ) -> web.Application:
-    """The operations listener. Without `token` everything that needs one is off."""
+    """The operations listener. Without `token` everything that needs one is off.
+
+    `lease_s`: how long a delivery can keep a queue, and an erasure waits for it.
+    """
     app = web.Application(middlewares=[_errors_in_json])
     app[_BUFFER], app[_BOOKS], app[_METRICS], app[_HEALTH] = buffer, books, metrics, health
     guarded = _guard(token)
+    fates, dead = Fates(buffer), DeadLetters(buffer, metrics)
     app.add_routes(
         [
             web.get("/metrics", _metrics),
@@ -35,6 +50,13 @@ def make_app(
             web.get("/readyz", _readyz),
             web.get("/startupz", _startupz),
             web.get("/ledger", guarded(_ledger)),
+            web.get("/events/{uuid}", guarded(fates.event)),
+            web.get("/ambiguous", guarded(fates.ambiguous)),
+            web.get("/dead", guarded(dead.list)),
+            web.get("/dead/{id}", guarded(dead.show)),
+            web.post("/dead/replay", guarded(dead.replay)),
+            web.post("/dead/purge", guarded(dead.purge)),
+            web.post("/erase", guarded(Erasure(buffer, metrics, lease_s).erase)),
         ]
     )
     return app
@@ -67,7 +89,7 @@ async def _readyz(request: web.Request) -> web.Response:
 async def _ledger(request: web.Request) -> web.Response:
     figures = await request.app[_BOOKS].show(recount=True)
     total = sum((of.books for of in figures.values()), Books())
-    return _json({"keys": {key: asdict(of.books) for key, of in figures.items()}, "total": asdict(total)})
+    return as_json({"keys": {key: asdict(of.books) for key, of in figures.items()}, "total": asdict(total)})
 
 
 def _guard(token: str | None) -> Callable[[Handler], Handler]:
@@ -77,10 +99,10 @@ def _guard(token: str | None) -> Callable[[Handler], Handler]:
     def guarded(handler: Handler) -> Handler:
         async def checked(request: web.Request) -> web.StreamResponse:
             if wanted is None:
-                return _json({"error": "off: set ops.token to use this"}, status=403)
+                return as_json({"error": "off: set ops.token to use this"}, status=403)
             given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
             if not hmac.compare_digest(given, wanted):
-                return _json(
+                return as_json(
                     {"error": "give ops.token: Authorization: Bearer <token>"},
                     status=401,
                     headers={"WWW-Authenticate": "Bearer"},
@@ -96,14 +118,10 @@ def _guard(token: str | None) -> Callable[[Handler], Handler]:
 async def _errors_in_json(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
+    except BadParameter as error:
+        return as_json({"error": str(error), "parameter": error.name}, status=400)
     except BufferFault as error:
-        return _json({"error": str(error)}, status=503)
+        return as_json({"error": str(error)}, status=503)
     except web.HTTPException as error:
         allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
-        return _json({"error": error.reason.lower()}, status=error.status, headers=allow)
-
-
-def _json(value: object, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(
-        status=status, body=orjson.dumps(value) + b"\n", content_type="application/json", headers=headers
-    )
+        return as_json({"error": error.reason.lower()}, status=error.status, headers=allow)

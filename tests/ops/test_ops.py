@@ -4,7 +4,9 @@ import asyncio
 import itertools
 import json
 import platform
+from base64 import b64encode
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -14,8 +16,9 @@ from proxy.buffer.sqlite import SqliteBuffer
 from proxy.ledger import Answered, Dead, Dropped, Rejected, Underfull
 from proxy.sandbox import Fault, What
 from proxy.wire.answers import Code
+from tests.ops.operator import die, fresh
 from tests.sandbox.bodies import OTHER_VISITOR, client, event
-from tests.stack import OPS_TOKEN, PATIENCE_S, Samples, Stack, StartStack, running_stack
+from tests.stack import OPS_TOKEN, PATIENCE_S, Reply, Samples, Stack, StartStack, running_stack
 
 # Names that operators script against, of the parts that exist (interface.md, Metrics).
 NAMES = [
@@ -26,6 +29,7 @@ NAMES = [
     "events_delivered_total",
     "events_dead_total",
     "events_dropped_total",
+    "dead_replayed_total",
     "ledger_events",
     "ledger_difference",
     "oldest_held_timestamp_seconds",
@@ -279,8 +283,9 @@ async def test_not_ready_when_the_buffer_is_full(start_stack: StartStack) -> Non
     stack = await start_stack(buffer={"max_bytes": 1_000_000})
     stack.fault(Fault(what=What.STATUS, status=503))
     numbers = itertools.count(1_700_000_000_000)
-    for size in (700_000, 200_000, 50_000, *[1_000] * 60, *[1] * 10):
-        filling = event("custom", uuid=..., properties={"a": "x" * size})
+    noise = Random(1)  # what compresses well would take no room
+    for size in (500_000, 150_000, 40_000, *[1_000] * 500, *[1] * 10):
+        filling = event("custom", uuid=..., properties={"a": b64encode(noise.randbytes(size)).decode()})
         last = await stack.post(client({**filling, "timestamp": next(numbers)}))
     assert last.status == 503
     assert (await stack.get("/readyz")).status == 503
@@ -329,26 +334,42 @@ async def test_the_ledger_tells_each_key_and_the_total(stack: Stack) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "given",
-    [None, "", "Bearer", "Bearer ", "Bearer wrong", f"Bearer {OPS_TOKEN}x", f"Bearer {OPS_TOKEN[:-1]}",
-     OPS_TOKEN, f"Basic {OPS_TOKEN}", f"bearer {OPS_TOKEN.upper()}", "Bearer é"],
-)  # fmt: skip
-async def test_without_the_token_the_books_are_closed(stack: Stack, given: str | None) -> None:
-    await stack.post(client(), "pk_secret")
-    await stack.arrived(1)
-    reply = await stack.get("/ledger", **({} if given is None else {"Authorization": given}))
-    assert reply.status == 401
-    assert reply.headers["WWW-Authenticate"] == "Bearer"
-    assert "error" in reply.json
-    assert b"pk_secret" not in reply.body
+GUARDED = [
+    ("GET", "/ledger"),
+    ("GET", "/events/0190a1b2-0000-7000-8000-000000000000"),
+    ("GET", "/ambiguous"),
+    ("GET", "/dead"),
+    ("GET", "/dead/1"),
+    ("POST", "/dead/replay?all=true"),
+    ("POST", "/dead/purge?all=true"),
+    ("POST", "/erase"),
+]
+WRONG = [None, "", "Bearer", "Bearer ", "Bearer wrong", f"Bearer {OPS_TOKEN}x", f"Bearer {OPS_TOKEN[:-1]}",
+         OPS_TOKEN, f"Basic {OPS_TOKEN}", f"bearer {OPS_TOKEN.upper()}", "Bearer é"]  # fmt: skip
+
+
+async def ask_with(stack: Stack, method: str, path: str, given: str | None) -> Reply:
+    headers = {} if given is None else {"Authorization": given}
+    async with stack.http.request(method, f"{stack.ops_url}{path}", headers=headers) as response:
+        return Reply(response.status, response.headers, await response.read())
+
+
+async def test_without_the_token_administration_is_closed(stack: Stack) -> None:
+    await die(stack, fresh(), key="pk_secret")
+    for (method, path), given in itertools.product(GUARDED, WRONG):
+        reply = await ask_with(stack, method, path, given)
+        assert reply.status == 401, (path, given)
+        assert reply.headers["WWW-Authenticate"] == "Bearer"
+        assert "error" in reply.json
+        assert b"pk_secret" not in reply.body
+    assert (await stack.ledger())["dead"] == 1
 
 
 async def test_where_there_is_no_token_administration_is_off(tmp_path: Path) -> None:
     async with running_stack(tmp_path, ops={"token": None}) as stack:
-        for given in ({}, {"Authorization": "Bearer None"}, {"Authorization": "Bearer "}):
-            reply = await stack.get("/ledger", **given)
-            assert reply.status == 403
+        for (method, path), given in itertools.product(GUARDED, (None, "Bearer None", "Bearer ")):
+            reply = await ask_with(stack, method, path, given)
+            assert reply.status == 403, (path, given)
             assert "ops.token" in reply.json["error"]
         assert (await stack.get("/metrics")).status == 200
 
@@ -360,6 +381,10 @@ async def test_where_there_is_no_token_administration_is_off(tmp_path: Path) -> 
         ("GET", "/api/i/v1/pk_test/events", 404),
         ("POST", "/metrics", 405),
         ("DELETE", "/ledger", 405),
+        ("GET", "/erase", 405),
+        ("DELETE", "/dead/1", 405),
+        ("POST", "/events/0190a1b2-0000-7000-8000-000000000000", 405),
+        ("POST", "/dead", 405),
         ("PUT", "/readyz", 405),
     ],
 )
@@ -372,8 +397,10 @@ async def test_what_is_not_here_is_told_in_json(stack: Stack, method: str, path:
 
 
 async def test_the_public_listener_shows_nothing_of_this(stack: Stack) -> None:
-    for path in ("/metrics", "/ledger", "/readyz", "/livez"):
+    for path in ("/metrics", "/readyz", "/livez"):
         assert (await stack.post(b"", path=path, method="GET")).status == 404
+    for method, path in GUARDED:
+        assert (await stack.post(b"", path=path, method=method)).status == 404
 
 
 def test_a_scrape_is_read_by_this_helper_as_prometheus_would() -> None:

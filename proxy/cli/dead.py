@@ -1,0 +1,247 @@
+"""``outlit-proxy dead``: look at dead letters, put them back into their queues, or give them up."""
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+
+from proxy.cli.client import Failed, printable
+from proxy.cli.operations import Operations, operations_options
+from proxy.cli.terminal import as_json, counted, sure
+from proxy.ledger import Dead
+from proxy.settings.values import parse_duration
+
+_PAGE = 100
+"""Dead letters that an export asks for at once: of a megabyte each at most."""
+
+_FOR_THEIR_OWNER = 0o600
+
+
+@click.group()
+def dead() -> None:
+    """Dead letters: accepted events that upstream refused."""
+
+
+def _moment(_context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
+    """A time, or how long ago, as the time that every request of this command then means."""
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        try:
+            at = datetime.now(UTC) - timedelta(seconds=parse_duration(text))
+        except (ValueError, OverflowError):
+            raise click.BadParameter(
+                "write a time (2026-07-01, 2026-07-01T12:00Z) or how long ago (90s, 2h, 3d)", param=parameter
+            ) from None
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).isoformat()
+
+
+_FILTERS = (
+    click.option("--id", type=click.IntRange(1), metavar="ID", help="This one."),
+    click.option("--key", metavar="PK", help="Of this public key."),
+    click.option("--reason", type=click.Choice([str(reason) for reason in Dead]), help="Dead for this."),
+    click.option("--uuid", metavar="UUID", help="Of this event."),
+    click.option("--visitor", metavar="UUID", help="Of this visitor."),
+    click.option("--since", callback=_moment, metavar="TIME", help="Dead since then: a UTC time, or 2h ago."),
+    click.option("--until", callback=_moment, metavar="TIME", help="Dead before then."),
+)
+_NAMES = ("id", "key", "reason", "uuid", "visitor", "since", "until")
+
+
+def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the filters, and pass those that are given as `which`."""
+
+    @functools.wraps(command)
+    def with_which(*args: Any, **given: Any) -> Any:
+        which = {name: value for name in _NAMES if (value := given.pop(name)) is not None}
+        return command(*args, which=which, **given)
+
+    for add in reversed(_FILTERS):
+        with_which = add(with_which)
+    return with_which
+
+
+_json_option = click.option("--json", "in_json", is_flag=True, help="One JSON object, for a script.")
+
+
+@dead.command(name="list")
+@_filters
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="At most so many."
+)
+@_json_option
+@operations_options
+def list_(*, operations: Operations, which: Mapping[str, object], limit: int, in_json: bool) -> None:
+    """List dead letters, the newest first, and say how many there are.
+
+    \b
+    outlit-proxy dead list --reason refused --since 2h
+    """  # noqa: D301  # click's mark for "as it stands"
+    page = operations.get("/dead", {**which, "limit": limit})
+    if in_json:
+        click.echo(as_json(page))
+        return
+    for line in _table(page["dead"]):
+        click.echo(line)
+    shown = len(page["dead"])
+    more = f"; the newest {shown:,} are shown, `export` has all" if shown < page["count"] else ""
+    click.echo(f"{counted(page['count'], 'dead letter')}{more}")
+
+
+@dead.command()
+@click.argument("number", metavar="ID", type=click.IntRange(1))
+@_json_option
+@operations_options
+def show(*, operations: Operations, number: int, in_json: bool) -> None:
+    """Show one with everything that it would be sent with.
+
+    \b
+    outlit-proxy dead show 17
+    """  # noqa: D301
+    letter = operations.get(f"/dead/{number}")
+    if in_json:
+        click.echo(as_json(letter))
+        return
+    for name, value in letter.items():
+        if isinstance(value, dict):
+            click.echo(f"{name}:\n{json.dumps(value, indent=2)}")
+        else:
+            click.echo(f"{name}: {'-' if value is None else printable(str(value))}")
+
+
+@dead.command()
+@_filters
+@click.option(
+    "--output",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A file that does not exist yet, made readable for you alone; else stdout.",
+)
+@operations_options
+def export(*, operations: Operations, which: Mapping[str, object], output: Path | None) -> None:
+    """Write all of them, the newest first, with all that `show` shows: a line of JSON each.
+
+    \b
+    outlit-proxy dead export --key pk_abc --output dead.ndjson
+    """  # noqa: D301
+    letters = 0
+    with _opened(output) as file:
+        for letter in _pages(operations, which):
+            file.write(as_json(letter) + "\n")
+            letters += 1
+    click.echo(f"{counted(letters, 'dead letter')} written", err=True)
+
+
+def _changing(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a command that changes something."""
+    for add in (
+        operations_options,
+        _json_option,
+        click.option("--yes", is_flag=True, help="Do not ask."),
+        click.option("--dry-run", is_flag=True, help="Say how many these are, and change nothing."),
+        click.option(
+            "--all", "everything", is_flag=True, help="All of them: needed where no filter is given."
+        ),
+        _filters,
+    ):
+        command = add(command)
+    return command
+
+
+@dead.command()
+@_changing
+def replay(*, operations: Operations, **given: Any) -> None:
+    """Put dead letters back at the tails of their queues, in the order in which they had been accepted.
+
+    \b
+    outlit-proxy dead replay --since 2h --dry-run
+    """  # noqa: D301
+    _change(operations, "replay", "replayed", **given)
+
+
+@dead.command()
+@_changing
+def purge(*, operations: Operations, **given: Any) -> None:
+    """Give dead letters up for good.
+
+    \b
+    outlit-proxy dead purge --until 30d
+    """  # noqa: D301
+    _change(operations, "purge", "purged", **given)
+
+
+def _change(
+    operations: Operations,
+    verb: str,
+    done: str,
+    *,
+    which: dict[str, object],
+    everything: bool,
+    dry_run: bool,
+    yes: bool,
+    in_json: bool,
+) -> None:
+    if everything == bool(which):
+        raise click.UsageError(
+            "leave out --all or the filters." if which else f"say which to {verb}: by a filter, or --all."
+        )
+    asked = {**which, "all": everything or None}
+    # What is counted is what is done: `up_to_id` keeps out what dies while somebody thinks it over.
+    answer = operations.post(f"/dead/{verb}", {**asked, "dry_run": True})
+    if answer["count"] and not dry_run:
+        sure(f"{verb.capitalize()} {counted(answer['count'], 'dead letter')}?", yes=yes)
+        answer = operations.post(f"/dead/{verb}", {**asked, "up_to_id": answer["up_to_id"]})
+    if in_json:
+        click.echo(as_json(answer))
+    elif dry_run:
+        click.echo(f"{counted(answer['count'], 'dead letter')} would be {done}")
+    else:
+        click.echo(f"{counted(answer[done], 'dead letter')} {done}")
+
+
+def _pages(operations: Operations, which: Mapping[str, object]) -> Iterator[dict[str, Any]]:
+    before: int | None = None
+    while True:
+        page = operations.get("/dead", {**which, "full": True, "limit": _PAGE, "before": before})
+        yield from page["dead"]
+        before = page["before"]
+        if before is None:
+            return
+
+
+@contextmanager
+def _opened(output: Path | None) -> Iterator[TextIO]:
+    if output is None:
+        yield sys.stdout
+        return
+    try:
+        descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FOR_THEIR_OWNER)
+        with open(descriptor, "w", encoding="ascii") as file:  # noqa: PTH123  # of a descriptor
+            yield file
+    except FileExistsError:
+        raise Failed(f"{output} exists: give the name of a new file") from None
+    except OSError as error:
+        raise Failed(f"{output}: {(error.strerror or str(error)).lower()}") from None
+
+
+def _table(letters: list[dict[str, Any]]) -> list[str]:
+    """Aligned lines, the message last: it has any length."""
+    if not letters:
+        return []
+    names = ("id", "died_at", "key", "reason", "attempts", "uuid", "message")
+    rows = [[printable(str(letter[name])) for name in names] for letter in letters]
+    rows.insert(0, [name.replace("_", " ") for name in names])
+    widths = [max(len(row[at]) for row in rows) for at in range(len(names) - 1)]
+    return [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]])
+        for row in rows
+    ]

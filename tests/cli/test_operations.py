@@ -1,0 +1,158 @@
+"""How commands find the proxy that runs, and what they say where that goes wrong: one line, and no secret."""
+
+import http.server
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.cli.operator import Operator
+from tests.programs import OPS_TOKEN, OUTLIT_PROXY, free_port
+
+COMMANDS = [
+    ("dead", "list"),
+    ("dead", "show", "1"),
+    ("dead", "export"),
+    ("dead", "replay", "--all", "--yes"),
+    ("dead", "purge", "--all", "--yes"),
+    ("erase", "--email", "ann@acme.example", "--yes"),
+    ("send", "--key", "pk_a"),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_what_stands_in_the_way_is_one_readable_line(operator: Operator, command: tuple[str, ...]) -> None:
+    nobody = f"127.0.0.1:{free_port()}"
+    wrong: list[tuple[dict[str, str | None], str]] = [
+        ({"OUTLIT_PROXY_OPS_TOKEN": None}, "ops.token is not set: give the proxy's, "),
+        ({"OUTLIT_PROXY_OPS_TOKEN": "another-token"}, "does not take this ops.token: "),
+        ({"OUTLIT_PROXY_OPS_LISTEN": nobody}, ": connection refused"),
+    ]
+    for changed, error in wrong:
+        result = operator.run(*command, **changed)
+        assert (result.exit_code, result.stdout) == (1, ""), error
+        assert error in result.stderr
+        assert result.stderr.count("\n") == 1
+    result = operator.run(*command, "--ops-url", operator.proxy.url)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "see ops.listen, " in result.stderr
+    for url in ("nonsense", "http://", "file:///etc/passwd", "http://a b/"):
+        result = operator.run(*command, "--ops-url", url)
+        assert result.exit_code == 1, url
+        assert result.stderr.count("\n") == 1, result.stderr
+
+
+def test_where_administration_is_off_that_is_said(operator: Operator) -> None:
+    with answering(403, {}, b'{"error":"off: set ops.token to use this"}') as (url, _):
+        result = operator.run("dead", "list", "--ops-url", url)
+    assert result.exit_code == 1
+    assert "runs without ops.token" in result.stderr
+
+
+def test_the_token_may_stand_in_a_file(operator: Operator, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text(OPS_TOKEN)
+    settings = tmp_path / "proxy.toml"
+    settings.write_text(f'[ops]\ntoken = "{OPS_TOKEN}"\n')
+    for changed, arguments in [
+        ({"OUTLIT_PROXY_OPS_TOKEN_FILE": str(token)}, ()),
+        ({"OUTLIT_PROXY_CONFIG": str(settings)}, ()),
+        ({}, ("--config", str(settings))),
+    ]:
+        result = operator.run("dead", "list", *arguments, **{"OUTLIT_PROXY_OPS_TOKEN": None, **changed})
+        assert result.exit_code == 0, result.output
+
+
+def test_ops_url_is_asked_where_it_is_given(operator: Operator) -> None:
+    result = operator.run(
+        "dead", "list", "--ops-url", f"{operator.proxy.ops_url}/", OUTLIT_PROXY_OPS_LISTEN="127.0.0.1:1"
+    )
+    assert result.exit_code == 0, result.output
+
+
+def test_wrong_settings_are_exit_code_78(operator: Operator) -> None:
+    result = operator.run("dead", "list", OUTLIT_PROXY_OPS_LISTEN="nowhere")
+    assert result.exit_code == 78
+    assert result.stderr.startswith("configuration: ")
+
+
+def test_a_port_that_the_system_chooses_cannot_be_guessed(operator: Operator) -> None:
+    result = operator.run("dead", "list", OUTLIT_PROXY_OPS_LISTEN="127.0.0.1:0")
+    assert result.exit_code == 2
+    assert "say with --ops-url" in result.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_no_secret_has_a_flag(operator: Operator, command: tuple[str, ...]) -> None:
+    result = operator.run(*command, "--ops-token", "a-secret")
+    assert result.exit_code == 2
+    assert "No such option" in result.stderr
+
+
+@contextmanager
+def answering(status: int, headers: dict[str, str], body: bytes) -> Iterator[tuple[str, list[str]]]:
+    """A server of another kind: gives its URL and what it was asked with."""
+    seen: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.headers.get("Authorization", ""))
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", seen
+        finally:
+            server.shutdown()
+            serving.join()
+
+
+def test_the_token_follows_no_redirect(operator: Operator) -> None:
+    with (
+        answering(200, {}, b"{}") as (elsewhere, seen),
+        answering(302, {"Location": f"{elsewhere}/dead"}, b"") as (url, _),
+    ):
+        result = operator.run("dead", "list", "--ops-url", url)
+    assert (result.exit_code, seen) == (1, [])
+    assert "answered 302, not as operations do" in result.stderr
+
+
+def test_the_token_goes_to_no_http_proxy(operator: Operator) -> None:
+    with answering(200, {}, b"{}") as (http_proxy, seen):
+        listed = subprocess.run(
+            [OUTLIT_PROXY, "dead", "list"],
+            env={**os.environ, **operator.environment, "http_proxy": http_proxy, "HTTP_PROXY": http_proxy},
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+    assert (listed.returncode, seen) == (0, [])
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"\xff", b"[]", b"null"])
+def test_an_answer_of_something_else_is_one_readable_line(operator: Operator, body: bytes) -> None:
+    with answering(200, {}, body) as (url, _):
+        result = operator.run("dead", "list", "--ops-url", url)
+    assert result.exit_code == 1
+    assert "not as operations do" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_an_error_that_others_wrote_moves_no_terminal(operator: Operator) -> None:
+    with answering(500, {}, json.dumps({"error": "a\n\x1b[2Jb"}).encode()) as (url, _):
+        result = operator.run("dead", "list", "--ops-url", url)
+    assert result.stderr == "main dead list: a\\n\\x1b[2Jb\n"
