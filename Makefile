@@ -34,9 +34,18 @@ test: check programs $(BROWSER)/node_modules/.package-lock.json ## every check a
 	$(if $(SLOW),$(BIN)/pytest $(SLOW))
 
 .PHONY: test-long
-test-long: $(VENV)/dev.stamp programs $(BROWSER)/node_modules/.package-lock.json ## the tests that take minutes
-	@# pytest's 5 is "no test selected": no room has a long test yet
-	$(BIN)/pytest -m long || [ $$? -eq 5 ]
+test-long: $(VENV)/dev.stamp programs $(BROWSER)/node_modules/.package-lock.json ## the tests that take an hour; new random examples
+	$(BIN)/pytest -n auto --randomly $(SLOW:%=--ignore=%)
+	$(BIN)/pytest -m long
+	$(MAKE) simulate mutations
+
+.PHONY: simulate
+simulate: $(VENV)/dev.stamp ## ten thousand random lives of the proxy below HTTP (ARGS="--seeds 100 --from 7")
+	@$(BIN)/python -m tests.simulation $(ARGS)
+
+.PHONY: mutations
+mutations: $(VENV)/dev.stamp ## break each promise on purpose, and see that a test notices (ARGS="--only lane")
+	@$(BIN)/python -m tests.mutations $(ARGS)
 
 .PHONY: check
 check: $(VENV)/dev.stamp ## lint, format, types, and who imports whom
@@ -46,8 +55,8 @@ check: $(VENV)/dev.stamp ## lint, format, types, and who imports whom
 	$(BIN)/lint-imports
 
 .PHONY: bench
-bench: $(VENV)/dev.stamp ## the README's figures, measured here, as a table
-	@$(BIN)/python tests/bench/accept.py $(ARGS)
+bench: $(VENV)/dev.stamp ## accepting, holding, delivering, measured here as tables (ARGS="accept --rounds 9")
+	@$(BIN)/python -m tests.bench $(ARGS)
 
 .PHONY: lock
 lock: $(VENV)/dev.stamp ## write requirements/*.lock from pyproject.toml (ARGS=--upgrade for newer releases)

@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,8 +61,15 @@ def http(
             return answer.code, answer.read()
 
 
+def _answers(url: str) -> bool:
+    try:
+        return http(url)[0] == 200
+    except OSError:
+        return False
+
+
 class Program:
-    """One `outlit-proxy ...`, its output in a file; may be started again after it ended."""
+    """One `outlit-proxy ...`, its output in a file. To be started; again, too, after it ended."""
 
     def __init__(self, name: str, arguments: list[str], folder: Path, settings: Mapping[str, str]) -> None:
         self._arguments = arguments
@@ -71,12 +78,15 @@ class Program:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("OUTLIT_PROXY_")}
         self._environment = {**inherited, **settings}
         self.log_file = folder / f"{name}.log"
-        self.start()
+        self._log_of_before = 0
+        self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, under: Sequence[str] = ()) -> None:
+        """`under`: a command that runs the one behind it, in a process that becomes the program's."""
         with self.log_file.open("ab") as log:
-            self.process = subprocess.Popen(
-                [OUTLIT_PROXY, *self._arguments],
+            self._log_of_before = log.tell()
+            self._process = subprocess.Popen(
+                [*under, OUTLIT_PROXY, *self._arguments],
                 cwd=self._folder,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
@@ -85,18 +95,28 @@ class Program:
             )
 
     @property
+    def process(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None, "it was never started"
+        return self._process
+
+    @property
     def log(self) -> str:
-        return self.log_file.read_text(errors="replace")
+        """What it wrote since it was started last."""
+        with self.log_file.open("rb") as log:
+            log.seek(self._log_of_before)
+            return log.read().decode(errors="replace")
+
+    def wait_until_ended(self, timeout_s: float = 30.0) -> int:
+        """Its exit code; a signal's number below zero."""
+        return self.process.wait(timeout_s)
+
+    def comes_up(self, url: str) -> bool:
+        """Wait until it answers 200 at `url`, or ends; whether it answers."""
+        wait_for(f"200 from {url}", lambda: self.process.poll() is not None or _answers(url), START_S)
+        return self.process.poll() is None
 
     def wait_until_answers(self, url: str) -> None:
-        def answers() -> bool:
-            assert self.process.poll() is None, f"ended by itself ({self.process.returncode}):\n{self.log}"
-            try:
-                return http(url)[0] == 200
-            except OSError:
-                return False
-
-        wait_for(f"200 from {url}", answers, START_S)
+        assert self.comes_up(url), f"ended by itself ({self.process.returncode}):\n{self.log}"
 
     def stop(self) -> int:
         """SIGTERM, and the exit code; a program that is gone already keeps its own."""
@@ -105,8 +125,10 @@ class Program:
         return self.process.wait(STOP_S)
 
     def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        """SIGKILL; nothing happens where it has ended already, or never began."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
 
 
 class Taken(NamedTuple):
@@ -165,6 +187,15 @@ class Proxy:
     ops_url: str
     database: Path
 
+    def start(self) -> None:
+        """Start it, for the first time or again, and return when an append would succeed."""
+        self.program.start()
+        self.wait_until_ready()
+
+    def comes_up(self) -> bool:
+        """Wait until an append would succeed, or it has ended; whether it is ready."""
+        return self.program.comes_up(f"{self.ops_url}/readyz")
+
     def wait_until_ready(self) -> None:
         self.program.wait_until_answers(f"{self.ops_url}/readyz")
 
@@ -175,8 +206,26 @@ class Proxy:
         total: dict[str, int] = json.loads(body)["total"]
         return total
 
+    def metrics(self) -> dict[str, float]:
+        """What `/metrics` says, by name and labels as they stand there."""
+        status, body = http(f"{self.ops_url}/metrics")
+        assert status == 200, body
+        lines = (line.rpartition(" ") for line in body.decode().splitlines() if not line.startswith("#"))
+        return {name: float(value) for name, _, value in lines}
+
+    def ambiguous(self) -> set[str]:
+        """The uuids of the events in the newest 1,000 batches that upstream may have taken unseen."""
+        status, body = http(
+            f"{self.ops_url}/ambiguous?limit=1000", headers={"Authorization": f"Bearer {OPS_TOKEN}"}
+        )
+        assert status == 200, body
+        return {uuid for batch in json.loads(body)["batches"] for uuid in batch["events"]}
+
     def wait_until_accepted(self, events: int, timeout_s: float = 30.0) -> None:
         wait_for(f"{events} events accepted", lambda: self.ledger()["accepted"] >= events, timeout_s)
+
+    def wait_until_delivered(self, events: int, timeout_s: float = 30.0) -> None:
+        wait_for(f"{events} events delivered", lambda: self.ledger()["delivered"] >= events, timeout_s)
 
     def wait_until_empty(self, timeout_s: float = 20.0) -> None:
         """Until all is delivered. By default sooner than a lease ends: nothing may have to wait for that."""
@@ -197,6 +246,7 @@ def running_sandbox(folder: Path) -> Iterator[Sandbox]:
         "sandbox", ["sandbox", "--listen", f"127.0.0.1:{port}", "--record", str(record_file)], folder, {}
     )
     try:
+        program.start()
         program.wait_until_answers(f"{url}/_sandbox/record?since=0")
         yield Sandbox(program, url, record_file)
     finally:
@@ -204,8 +254,8 @@ def running_sandbox(folder: Path) -> Iterator[Sandbox]:
 
 
 @contextmanager
-def running_proxy(folder: Path, sandbox: Sandbox, **settings: str) -> Iterator[Proxy]:
-    """A proxy in front of the sandbox. In the end it must have stopped by SIGTERM, with exit code 0."""
+def installed_proxy(folder: Path, sandbox: Sandbox, **settings: str) -> Iterator[Proxy]:
+    """A proxy in front of the sandbox, to be started by the test. In the end it is gone, however it ended."""
     front, ops, database = free_port(), free_port(), folder / "buffer" / "outlit-proxy.db"
     database.parent.mkdir(exist_ok=True)
     program = Program(
@@ -222,9 +272,15 @@ def running_proxy(folder: Path, sandbox: Sandbox, **settings: str) -> Iterator[P
         },
     )
     try:
-        proxy = Proxy(program, f"http://127.0.0.1:{front}", f"http://127.0.0.1:{ops}", database)
-        proxy.wait_until_ready()
-        yield proxy
-        assert program.stop() == 0, program.log
+        yield Proxy(program, f"http://127.0.0.1:{front}", f"http://127.0.0.1:{ops}", database)
     finally:
         program.kill()
+
+
+@contextmanager
+def running_proxy(folder: Path, sandbox: Sandbox, **settings: str) -> Iterator[Proxy]:
+    """A proxy in front of the sandbox. In the end it must have stopped by SIGTERM, with exit code 0."""
+    with installed_proxy(folder, sandbox, **settings) as proxy:
+        proxy.start()
+        yield proxy
+        assert proxy.program.stop() == 0, proxy.program.log

@@ -1,0 +1,360 @@
+"""One run: a seed's plan carried out, faults and all, until all is delivered; then the promises checked.
+
+A run goes through two times. In the first, processes are killed, frozen, stopped and started, the way to the
+buffer is unreliable and weather passes over upstream. In the second nothing more goes wrong: clients are
+answered, what is held is delivered, and it must all come to rest.
+"""
+
+import asyncio
+import random
+import tempfile
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from operator import itemgetter
+from pathlib import Path
+from random import Random
+from typing import Any
+from unittest.mock import patch
+
+import structlog
+
+from proxy.buffer import MAX_BATCHES, MAX_LETTERS, Batch, DeadLetter, Which
+from proxy.buffer.contract import MAX_WAIT_S
+from proxy.buffer.sqlite import SqliteBuffer
+from proxy.wire.answers import ClientAnswer
+from proxy.wire.limits import PublicKey
+from tests.simulation.clients import Author, Manners, Server, Tab, Visitor, post_all
+from tests.simulation.evidence import Broken, Evidence, Met, Post
+from tests.simulation.invariants import Calm, Leftovers, check_all, check_promptness
+from tests.simulation.loop import World
+from tests.simulation.plan import Plan
+from tests.simulation.process import Process, Surroundings, check_books
+from tests.simulation.upstream import CALM, WEATHERS, WORKS_S, SimulatedUpstream
+
+CLIENTS_END_S = 600.0
+"""After the last fault every client that insists is answered within this time …"""
+
+DRAINED_S = 1_800.0
+"""… and then everything is delivered within this: the longest back-off, 360 s, a few times. Where the time of
+day jumped back, a queue that backs off may wait as long as any queue ever can."""
+
+CALM_MANNERS = Manners(posts=2, pause_s=0.5)
+"""What each client posts once more when all has come to rest."""
+
+TRAVELS_S = 0.01
+"""The longest that a post is on its way to the proxy, or its answer back."""
+
+KNOCKS = 5
+
+ANSWERED_S = 5.0
+"""Beside its linger, for a single post and no other: to be accepted and delivered, if in three requests."""
+
+MOST_KILLS = 15
+
+MEMORY = Path("/dev/shm")
+"""Where files cost no disk: nothing that the simulation ends is lost by a machine's crash."""
+
+JUMP_AHEAD_S = 10.0
+"""How far the time of day jumps ahead with a start: all of them together may not use up the dedup window."""
+
+_LOOK_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run, its promises kept or one of them broken."""
+
+    seed: int
+    plan: Plan
+    evidence: Evidence
+    broken: Exception | None
+
+
+def simulate(seed: int) -> Run:
+    """Carry out the run of this seed."""
+    chance = Random(seed)
+    world = World(chance)
+    evidence = Evidence(world)
+    plan = Plan.drawn(chance)
+    broken = None
+    with (
+        tempfile.TemporaryDirectory(prefix="simulation-", dir=MEMORY if MEMORY.is_dir() else None) as folder,
+        _the_program_on(world, evidence, chance),
+    ):
+        story = Story(plan, world, evidence, chance, Path(folder))
+        try:
+            world.run(story.tell())
+        except Exception as error:  # noqa: BLE001  # whatever it was, the seed has found it
+            broken = _innermost(error)
+        finally:
+            story.end()
+            world.close()
+    return Run(seed, plan, evidence, broken)
+
+
+def _innermost(error: Exception) -> Exception:
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+@contextmanager
+def _the_program_on(world: World, evidence: Evidence, chance: Random) -> Generator[None]:
+    """Give the program this world's time of day, chance, and trace for a log.
+
+    Its stopwatch shows what chance says: a group of transactions ends where their statements took too long.
+    """
+    stopwatch_s = 0.0
+
+    def look_at_stopwatch() -> float:
+        nonlocal stopwatch_s
+        stopwatch_s += chance.uniform(0, 0.002)
+        return stopwatch_s
+
+    def into_trace(_logger: Any, level: str, entry: Any) -> Any:
+        said = entry.pop("event")
+        evidence.note(f"log, {level}: {said} {entry or ''}")
+        raise structlog.DropEvent
+
+    before = random.getstate()
+    random.seed(chance.random())  # the flusher's jitter, and that of tenacity
+    structlog.configure(processors=[into_trace])
+    try:
+        with (
+            patch("proxy.front.ingest.wall_ms", lambda: int(world.wall_s() * 1000)),
+            patch("proxy.buffer.sqlite.writer.perf_counter", look_at_stopwatch),
+        ):
+            yield
+    finally:
+        structlog.reset_defaults()
+        random.setstate(before)
+
+
+class Story:
+    """What happens, in the world's own loop."""
+
+    def __init__(self, plan: Plan, world: World, evidence: Evidence, chance: Random, folder: Path) -> None:
+        self._plan = plan
+        self._world = world
+        self._evidence = evidence
+        self._chance = chance
+        self._upstream = SimulatedUpstream(chance, plan.limit_per_s, evidence)
+        self._trouble = replace(plan.trouble)
+        files = folder / "first"
+        files.mkdir()
+        self._around = Surroundings(world, files, self._upstream, evidence, chance, self._trouble)
+        self._keys = [PublicKey(f"pk_{number}") for number in range(plan.keys)]
+        self._troubled = True
+        self._over = False
+
+    async def tell(self) -> None:
+        """All of it. Raises what went wrong."""
+        self._start()
+        authors = list(self._authors())
+        async with asyncio.TaskGroup() as tasks:
+            living = tasks.create_task(self._live_again())
+            clients = tasks.create_task(self._post(authors, self._manners))
+            await self._let_trouble_pass()
+            await self._come_to_rest(clients)
+            calm = Calm(len(self._evidence.requests), self._evidence.world.now_s)
+            await self._come_to_rest(tasks.create_task(self._post(authors, lambda: CALM_MANNERS)))
+            for key in self._keys:
+                await self._knock(Tab(Visitor(key, 0, self._chance), self._chance))
+            left = await self._leftovers()
+            self._over = True
+            self._process.stop()
+            await living
+        check_books(left.figures)
+        check_all(self._evidence, left, self._plan.limit_per_s)
+        check_promptness(self._evidence, calm, self._plan)
+
+    async def _come_to_rest(self, clients: "asyncio.Task[None]") -> None:
+        await _within(CLIENTS_END_S, clients, "a client is not answered")
+        drained_s = DRAINED_S + MAX_WAIT_S * self._plan.skews
+        await _within(drained_s, self._drained(), "not everything is delivered")
+
+    def end(self) -> None:
+        """Leave no file open, whatever happened."""
+        if not self._process.ended.done():
+            self._process.kill()
+
+    # -- processes -------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        self._process = process = Process(self._plan.build, self._around)
+        if self._plan.kill_steps and self._evidence.met[Met.KILL] < MOST_KILLS:
+            dies_after = self._chance.expovariate(1 / self._plan.kill_steps)
+
+            def step() -> None:
+                if self._troubled and process.loop.steps > dies_after and not process.ended.done():
+                    process.kill()
+
+            process.loop.on_step = step
+
+    async def _live_again(self) -> None:
+        """A supervisor: what ended is started again."""
+        while True:
+            await self._process.ended
+            if self._over:
+                return
+            await asyncio.sleep(self._chance.choice((0.0, 0.5, 10.0)))
+            if self._plan.skews:
+                self._around.skew_s += self._chance.choice((-3_600, -60, -1, 1, JUMP_AHEAD_S))
+            self._start()
+
+    # -- clients ---------------------------------------------------------------------------------------
+
+    def _authors(self) -> Iterator[Author]:
+        plan, chance = self._plan, self._chance
+        for number in range(plan.visitors):
+            visitor = Visitor(chance.choice(self._keys), number, chance)
+            for _ in range(chance.randint(1, 3)):
+                yield Tab(visitor, chance)
+        for number in range(plan.servers):
+            yield Server(chance.choice(self._keys), number, plan.posting, chance)
+
+    def _manners(self) -> Manners:
+        chance = self._chance
+        posts = chance.randint(2, 8)
+        return Manners(
+            posts,
+            pause_s=self._plan.troubled_s / posts * chance.uniform(0.01, 1),
+            waits=chance.random() < 0.7,
+            resends=chance.random() < 0.9,
+        )
+
+    async def _post(self, authors: Iterable[Author], manners: Callable[[], Manners]) -> None:
+        async with asyncio.TaskGroup() as clients:
+            for author in authors:
+                clients.create_task(post_all(author, manners(), self._send, self._evidence, self._chance))
+
+    async def _knock(self, author: Author) -> None:
+        """Post again and again, just when the flusher looks once more and finds that there is nothing to do.
+
+        That is when the last lease would have ended.
+        """
+        claims, quick_s = self._evidence.claims, self._trouble.quick_s
+        for _ in range(KNOCKS):
+            looks_at_s = claims[-1].given_s + self._plan.build.terms.lease_s if claims else 0.0
+            early_s = self._chance.uniform(-3 * quick_s, TRAVELS_S)
+            await asyncio.sleep(max(0.0, looks_at_s - early_s - self._world.now_s))
+            posts = len(self._evidence.posts)
+            await post_all(author, Manners(1, quick_s / 10), self._send, self._evidence, self._chance)
+            marks = [event["path"] for event in self._evidence.posts[posts].events]
+            prompt_s = ANSWERED_S + 2 * self._plan.build.terms.linger_s
+            await _within(prompt_s, self._settled(marks), f"not prompt: a single post, {marks[0]}, waits")
+
+    async def _settled(self, marks: Iterable[str]) -> None:
+        while not all(mark in self._evidence.settled_at for mark in marks):
+            self._evidence.settled.clear()
+            await self._evidence.settled.wait()
+
+    async def _send(self, post: Post) -> ClientAnswer:
+        await asyncio.sleep(self._chance.uniform(0, TRAVELS_S))
+        if not self._process.listens:
+            raise ConnectionRefusedError("nobody listens")
+        reply: asyncio.Future[ClientAnswer] = asyncio.get_running_loop().create_future()
+        self._process.take(post, reply)
+        answer = await reply
+        await asyncio.sleep(self._chance.uniform(0, TRAVELS_S))
+        return answer
+
+    # -- trouble ---------------------------------------------------------------------------------------
+
+    async def _let_trouble_pass(self) -> None:
+        """Carry the plan's mishaps out, at moments of chance, and end when nothing goes wrong any more."""
+        plan, chance = self._plan, self._chance
+        if plan.slow_upstream:
+            self._upstream.slow_s = 20.0
+        mishaps: list[tuple[float, Callable[[], None]]] = [
+            (chance.uniform(0, plan.troubled_s), mishap)
+            for mishap, times in (
+                (self._change_weather, int(plan.troubled_s / 8)),
+                (self._freeze, plan.freezes),
+                (self._stop, plan.stops),
+                (self._buffer_goes_away, plan.buffer_outages),
+                (self._replay, plan.replays),
+                (self._purge, plan.purges),
+            )
+            for _ in range(times)
+        ]
+        for at_s, mishap in sorted(mishaps, key=itemgetter(0)):
+            await asyncio.sleep(at_s - self._world.now_s)
+            mishap()
+        await asyncio.sleep(plan.troubled_s - self._world.now_s)
+        self._evidence.note("nothing goes wrong any more")
+        self._troubled = False
+        self._trouble.end()
+        self._upstream.weather = CALM
+        self._upstream.slow_s = WORKS_S
+
+    def _change_weather(self) -> None:
+        self._upstream.weather = self._chance.choice(WEATHERS)
+        self._evidence.note(f"weather: {', '.join(self._upstream.weather)}")
+
+    def _freeze(self) -> None:
+        for_s = self._chance.uniform(0.1, 1.5 * self._plan.build.terms.lease_s)
+        self._evidence.met[Met.FREEZE] += 1
+        self._evidence.note(f"the process is frozen for {for_s:.1f} s")
+        self._process.loop.freeze(for_s)
+
+    def _stop(self) -> None:
+        if not self._process.ended.done():
+            self._process.stop()
+
+    def _buffer_goes_away(self) -> None:
+        for_s = self._chance.uniform(1, 20)
+        self._evidence.note(f"the buffer is away for {for_s:.1f} s")
+        self._evidence.met[Met.OUTAGE] += 1
+        self._trouble.away_until_s = self._world.now_s + for_s
+
+    def _replay(self) -> None:
+        self._evidence.met[Met.REPLAY] += 1
+        self._evidence.note("the operator has dead letters replayed")
+        which = Which(key=self._chance.choice(self._keys))
+        self._process.operate(lambda buffer: buffer.replay(which))
+
+    def _purge(self) -> None:
+        self._evidence.met[Met.PURGE] += 1
+        self._evidence.note("the operator has dead letters purged")
+        which = Which(key=self._chance.choice(self._keys))
+        self._process.operate(lambda buffer: buffer.purge(which))
+
+    # -- the end ---------------------------------------------------------------------------------------
+
+    async def _drained(self) -> None:
+        # Nobody tells when the last event is gone: a buffer is not asked to.
+        while self._process.ended.done() or self._process.buffer is None or await self._held():  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_S)
+
+    async def _held(self) -> int:
+        figures = await self._buffer().figures(recount=True)
+        check_books(figures)
+        return sum(of.books.held for of in figures.values())
+
+    async def _leftovers(self) -> Leftovers:
+        buffer = self._buffer()
+        letters: list[DeadLetter] = []
+        while page := await buffer.dead_letters(
+            before_id=letters[-1].id if letters else None, limit=MAX_LETTERS
+        ):
+            letters += page
+        figures = await buffer.figures(recount=True)
+        ambiguous: list[Batch] = []
+        for key in figures:
+            ambiguous += await buffer.ambiguous(key, limit=MAX_BATCHES)
+        return Leftovers(figures, letters, ambiguous)
+
+    def _buffer(self) -> SqliteBuffer:
+        if self._process.buffer is None:
+            raise Broken("the process has not started")
+        return self._process.buffer
+
+
+async def _within(seconds: float, done: Awaitable[object], failure: str) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await done
+    except TimeoutError:
+        raise Broken(f"{failure}, after {seconds:.0f} s without a fault") from None

@@ -1,0 +1,64 @@
+"""The promises of the design, kept through two hundred runs of everything below HTTP. See `simulation`."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from hashlib import sha256
+
+import pytest
+
+from tests.simulation.evidence import Met
+from tests.simulation.report import failure
+from tests.simulation.simulation import simulate
+
+SEEDS = 200
+"""Always the same ones: whether a change is good must not depend on luck. `make simulate` draws on."""
+
+_FINGERPRINT = "from tests.simulation.test_simulation import fingerprint; print(fingerprint({seed}))"
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_every_promise_is_kept(seed: int) -> None:
+    run = simulate(seed)
+    assert run.broken is None, failure(run)
+
+
+def test_the_runs_meet_every_kind_of_trouble() -> None:
+    met: Counter[Met] = Counter()
+    unmet = set(Met) - {Met.WINDOW}  # that one is for the gate to avoid
+    for seed in range(SEEDS):
+        met += simulate(seed).evidence.met
+        if unmet <= set(met):
+            break
+    assert unmet <= set(met)
+
+
+def fingerprint(seed: int) -> str:
+    """A run, down to the order of its callbacks."""
+    trace = "\n".join(simulate(seed).evidence.lines(1_000_000))
+    return sha256(trace.encode()).hexdigest()
+
+
+def test_a_seed_is_the_same_run_in_every_process() -> None:
+    seed = 8
+    here = fingerprint(seed)
+    for hash_seed in ("1", "2"):
+        there = subprocess.run(
+            [sys.executable, "-c", _FINGERPRINT.format(seed=seed)],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert there.stdout.strip() == here
+
+
+def test_a_broken_run_is_shown_with_its_seed_and_how_to_repeat_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.simulation.simulation.DRAINED_S", 0.0)
+    run = simulate(0)
+    assert run.broken is not None
+    shown = failure(run, 5)
+    assert "seed 0:" in shown
+    assert "not everything is delivered" in shown
+    assert 'make simulate ARGS="--from 0 --seeds 1' in shown
