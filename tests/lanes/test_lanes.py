@@ -140,6 +140,30 @@ def test_sessions_sources_and_visitors_part_lanes() -> None:
     assert len(lanes) == 6
 
 
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        ("userIdentity", "email"),
+        ("userIdentity", "userId"),
+        ("userIdentity", "fingerprint"),
+        ("customerIdentity", "customerId"),
+    ],
+)
+def test_an_identity_that_differs_in_one_field_parts_lanes(part: str, name: str) -> None:
+    known = {"email": "ann@acme.example", "userId": "u1", "fingerprint": "f1"}
+    if part == "customerIdentity":
+        known = {"customerId": "c1"}
+    lanes = {
+        lane_of({"visitorId": VISITOR, part: identity})
+        for identity in (
+            known,
+            known | {name: "bob@acme.example"},
+            {other: value for other, value in known.items() if other != name},
+        )
+    }
+    assert len(lanes) == 3
+
+
 def test_an_empty_visitor_is_an_absent_one() -> None:
     assert lane_of({"source": "server", "visitorId": ""}) == lane_of({"source": "server"})
 

@@ -183,13 +183,15 @@ class Model:
             asked <= waiting or len(asked | waiting) <= quota.queues
         )
 
+    def most_bytes(self, key: PublicKey) -> int:
+        return sum(held.most_bytes for each in self.of(key) for held in each.waiting)
+
     def may_overfill(self, key: PublicKey, more: Sequence[Held]) -> bool:
         """Whether so much more may be beyond a bound, as far as an engine's overheads allow."""
         more_bytes = sum(held.most_bytes for held in more)
-        used = {owner: sum(h.most_bytes for q in self.of(owner) for h in q.waiting) for owner in self.books}
         return (
-            used.get(key, 0) + more_bytes > self.terms.max_bytes_per_key
-            or sum(used.values()) + more_bytes > self.terms.max_bytes
+            self.most_bytes(key) + more_bytes > self.terms.max_bytes_per_key
+            or sum(map(self.most_bytes, self.books)) + more_bytes > self.terms.max_bytes
         )
 
     def append(self, key: PublicKey, request: Request) -> Appended:

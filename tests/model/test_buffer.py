@@ -416,6 +416,7 @@ class BufferMachine(RuleBasedStateMachine):
             oldest = min((each.waiting[0] for each in queues), key=lambda held: held.place, default=None)
             assert found.oldest_held_ms == (oldest and oldest.accepted_ms)
             assert (found.stored_bytes > 0) == bool(queues)
+            assert found.stored_bytes <= self.model.most_bytes(key)
             assert found.stored_bytes <= self.terms.max_bytes_per_key
         assert sum(found.stored_bytes for found in figures.values()) <= self.terms.max_bytes
 

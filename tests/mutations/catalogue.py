@@ -16,13 +16,33 @@ class Mutation:
     tests: tuple[str, ...]
 
 
-def without_in_lane(field: str, old: str, new: str) -> Mutation:
+# What is hashed in place of the header, so that lanes which differ in this field alone are one.
+LANE_FIELDS = {
+    "the client's address": "_encode_header((_decode_header(header)[0], None, *_decode_header(header)[2:]))",
+    "the User-Agent": "_encode_header((*_decode_header(header)[:2], None, _decode_header(header)[3]))",
+    "the Origin": "_encode_header((*_decode_header(header)[:3], None))",
+    **{
+        f"the envelope's {name}": f"__import__('re').sub(rb'\"{name}\":{value},?', b'', header)"
+        for name, value in {
+            "source": '"[^"]*"',
+            "sessionId": '"[^"]*"',
+            "fingerprint": '"[^"]*"',
+            "email": '"[^"]*"',
+            "userId": '"[^"]*"',
+            "customerId": '"[^"]*"',
+            "traits": "[{][^{}]*[}]",
+        }.items()
+    },
+}
+
+
+def without_in_lane(field: str, hashed: str) -> Mutation:
     return Mutation(
         f"lane: {field} left out of its identity",
         "proxy/lanes.py",
-        old,
-        new,
-        ("tests/attribution", "tests/lanes"),
+        "hasher.update(header)",
+        f"hasher.update({hashed})",
+        ("tests/lanes", "tests/attribution"),
     )
 
 
@@ -55,26 +75,7 @@ MUTATIONS = [
         "if lanes and lane == b'':",
         CONTRACT,
     ),
-    without_in_lane(
-        "the client's address",
-        "_encode_header((self.envelope, self.client_ip, self.user_agent, self.origin))",
-        "_encode_header((self.envelope, None, self.user_agent, self.origin))",
-    ),
-    without_in_lane(
-        "the User-Agent",
-        "_encode_header((self.envelope, self.client_ip, self.user_agent, self.origin))",
-        "_encode_header((self.envelope, self.client_ip, None, self.origin))",
-    ),
-    without_in_lane(
-        "the Origin",
-        "_encode_header((self.envelope, self.client_ip, self.user_agent, self.origin))",
-        "_encode_header((self.envelope, self.client_ip, self.user_agent, None))",
-    ),
-    without_in_lane(
-        "the envelope",
-        'digest_size=_ID_BYTES, person=b"lane")',
-        'digest_size=_ID_BYTES, person=b"lane") if b"{" not in header else blake2b(header[header.index(b"}"):], digest_size=_ID_BYTES)',
-    ),
+    *(without_in_lane(field, kept) for field, kept in LANE_FIELDS.items()),
     Mutation(
         "append: a line of the ledger left out of its transaction",
         "proxy/buffer/sqlite/appends.py",
@@ -91,10 +92,10 @@ MUTATIONS = [
     ),
     Mutation(
         "dedup: by uuid alone",
-        "proxy/buffer/sqlite/seen.py",
-        "since_ms = now_ms - self._window_ms",
-        "since_ms = now_ms - self._window_ms",
-        CONTRACT,
+        "proxy/front/portions.py",
+        "ids = _dedup_ids(events.canonical)",
+        "ids = _dedup_ids([events.uuids[at : at + 16] for at in range(0, len(events.uuids), 16)])",
+        ("tests/front/test_portions.py", "tests/attribution"),
     ),
     Mutation(
         "append: the hundredth event ends a lease",

@@ -66,10 +66,12 @@ def main() -> int:
     started = time.monotonic()
     total = Tally()
     with ProcessPoolExecutor(asked.jobs) as pool:
-        for share in pool.map(tallied, shares, [asked.lines] * len(shares)):
+        for number, share in enumerate(pool.map(tallied, shares, [asked.lines] * len(shares))):
             for text in share.failures:
                 print(text, end="\n\n", flush=True)
             total.add(share)
+            if sys.stderr.isatty():
+                print(f"\r{shares[number].stop - seeds.start} of {len(seeds)}", end="\r", file=sys.stderr)
     for met in Met:
         print(f"{met:<32}{total.met[met]:>9} times in {total.runs_that_met[met]:>6} runs")
     print(

@@ -31,7 +31,7 @@ def read_figures(
         difference = differences.get(key, 0)
         if recounted is not None:
             held_there, dead_there = (counts.get(key_id, 0) for counts in recounted)
-            difference = (held - held_there) + (dead - dead_there)
+            difference = max(held - held_there, dead - dead_there, key=abs)  # a sum could hide two
             held, dead = held_there, dead_there
         figures[key] = KeyFigures(
             Books(accepted, held, delivered, dead, dropped, difference),
