@@ -22,7 +22,8 @@ LANE_FIELDS = {
     "the User-Agent": "_encode_header((*_decode_header(header)[:2], None, _decode_header(header)[3]))",
     "the Origin": "_encode_header((*_decode_header(header)[:3], None))",
     **{
-        f"the envelope's {name}": f"__import__('re').sub(rb'\"{name}\":{value},?', b'', header)"
+        f"the envelope's {name}": "_encode_header((__import__('re')"
+        f".sub(rb'\"{name}\":{value},?', b'', _decode_header(header)[0]), *_decode_header(header)[1:]))"
         for name, value in {
             "source": '"[^"]*"',
             "sessionId": '"[^"]*"',

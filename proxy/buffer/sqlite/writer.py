@@ -5,8 +5,7 @@ disk, run on a thread. While one commits, further work gathers; then all of it i
 made durable by one fsync. So a lone caller waits for its own commit only, and a crowd shares them.
 
 (With the statements on that thread too, each one let go of the interpreter and took it back beside a busy
-loop: the whole accept path was 1.6 times slower for one event a post. The price is that a page which has to
-come from the disk holds up the loop for as long as it takes to read it.)
+loop. The price: a page that has to come from the disk holds up the loop for as long as it takes to read it.)
 
 At the file's bound what only adds is refused, and what drains (a claim, a settle with its dead letters) may
 use a reserve beyond it: a full buffer must be able to empty itself.
