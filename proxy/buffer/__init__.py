@@ -5,17 +5,21 @@ by nobody but the service.
 """
 
 from proxy.buffer.contract import (
-    ALL_LETTERS,
     MAX_BATCHES,
     MAX_LETTERS,
-    Appended,
     AppendRefused,
-    Batch,
     Buffer,
     BufferBroken,
     BufferFault,
     BufferFull,
     BufferUnavailable,
+    NeverFits,
+    QuotaExceeded,
+)
+from proxy.buffer.values import (
+    ALL_LETTERS,
+    Appended,
+    Batch,
     DeadLetter,
     Death,
     Erased,
@@ -24,10 +28,8 @@ from proxy.buffer.contract import (
     Idle,
     KeyFigures,
     Lease,
-    NeverFits,
     Portion,
     Quota,
-    QuotaExceeded,
     Settled,
     Settlement,
     Spent,

@@ -21,7 +21,10 @@ from proxy.buffer import (
     Settlement,
     Which,
 )
-from proxy.buffer.contract import FULL_BATCH, MAX_IDLE_S
+from proxy.buffer.contract import (
+    FULL_BATCH,
+    MAX_IDLE_S,
+)
 from proxy.lanes import Lane, QueueId, lane_id
 from proxy.ledger import Answered, Books, Dead
 from proxy.wire.limits import PublicKey

@@ -11,7 +11,10 @@ from proxy.buffer import (
     Lease,
     Settlement,
 )
-from proxy.buffer.contract import MAX_IDLE_S, MAX_WAIT_S
+from proxy.buffer.contract import (
+    MAX_IDLE_S,
+    MAX_WAIT_S,
+)
 from proxy.gate import Feedback
 from proxy.wire.rate_headers import RateHeaders
 from tests.buffer.conftest import Engine

@@ -17,7 +17,7 @@ import apsw
 import pytest
 
 from proxy.buffer import Appended, BufferBroken, BufferFull, BufferUnavailable, Idle, Settlement, Which
-from proxy.buffer.sqlite import OpenRefused, SqliteBuffer, records
+from proxy.buffer.sqlite import OpenRefused, SqliteBuffer, records, writer
 from proxy.buffer.sqlite.files import LAYOUT
 from proxy.clock import StoreClock
 from proxy.ledger import Books
@@ -583,6 +583,42 @@ async def test_a_file_at_its_bound_refuses_appends_whole_and_can_be_emptied(
         assert await books(buffer) == Books(accepted=accepted, delivered=accepted)
         await buffer.check()
         assert await buffer.append(KEY, [portion([event("again", size=2_000)])]) == Appended(1, 0)
+
+
+@pytest.fixture
+def stranger(engine: SqliteEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[apsw.Connection]:
+    """Somebody else's connection to the file, of which nobody waits for long."""
+    monkeypatch.setattr(writer, "_BUSY_S", 0.001)
+    engine.path.touch()
+    connection = apsw.Connection(str(engine.path))
+    yield connection
+    connection.close()
+
+
+async def test_a_strangers_transaction_makes_the_buffer_unavailable_while_it_lasts(
+    engine: SqliteEngine, stranger: apsw.Connection
+) -> None:
+    buffer = await engine.opened()
+    stranger.execute("BEGIN IMMEDIATE")
+    asked = [buffer.append(KEY, [portion([event(n)], str(n))]) for n in range(3)]
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {BufferUnavailable}
+    stranger.execute("ROLLBACK")
+    assert await buffer.append(KEY, [portion([event(1)])]) == Appended(1, 0)
+    assert await books(buffer) == Books(accepted=1, held=1)
+
+
+async def test_a_stranger_who_meets_a_full_file_does_not_end_the_engine(
+    engine: SqliteEngine, stranger: apsw.Connection
+) -> None:
+    buffer = await engine.opened()
+    await bound_file(buffer, 30)
+    buffer._verbs.rebound = lambda: stranger.execute("BEGIN IMMEDIATE")  # type: ignore[method-assign, assignment]
+    large = [portion([event(n, size=5_000) for n in range(100)], "large")]
+    with pytest.raises(BufferUnavailable, match="another process"):
+        await buffer.append(KEY, large)
+    stranger.execute("ROLLBACK")
+    assert await buffer.append(KEY, [portion([event(1)])]) == Appended(1, 0)
 
 
 async def test_one_request_too_large_for_the_file_takes_no_other_down_with_it(engine: SqliteEngine) -> None:

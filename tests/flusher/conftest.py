@@ -14,14 +14,9 @@ from uuid import UUID
 import pytest
 
 from proxy.buffer import (
-    ALL_LETTERS,
     MAX_BATCHES,
     Appended,
-    Batch,
     Buffer,
-    BufferBroken,
-    DeadLetter,
-    Erased,
     Head,
     Idle,
     KeyFigures,
@@ -31,18 +26,17 @@ from proxy.buffer import (
     Settlement,
     Spent,
     Terms,
-    Traces,
-    Which,
 )
 from proxy.buffer.sqlite import SqliteBuffer
 from proxy.clock import StoreClock
 from proxy.flusher import Flusher
-from proxy.lanes import Lane, QueueId, lane_id, visitor_queue
+from proxy.lanes import Lane, lane_id, visitor_queue
 from proxy.ledger import Books
 from proxy.metrics import Metrics
 from proxy.sandbox import Fault, Sandbox, What
 from proxy.upstream import Upstream
 from proxy.wire.limits import PublicKey
+from tests.around import BufferAround
 from tests.sandbox.bodies import OTHER_VISITOR, VISITOR, event
 
 T = TypeVar("T")
@@ -58,11 +52,11 @@ TERMS = Terms(linger_s=0.5, lease_s=3_000.0, limit_per_s=2_000.0)
 """A lease that no test waits for: it ends where the clock is moved."""
 
 
-class FaultyBuffer(Buffer):
+class FaultyBuffer(BufferAround):
     """A buffer on a fast clock; what `before` and `after` hold for a verb is awaited, and may raise."""
 
     def __init__(self, inner: Buffer) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.before: dict[str, Callable[..., Awaitable[None]]] = {}
         self.after: dict[str, Callable[..., Awaitable[None]]] = {}
         self.leases: list[Lease] = []
@@ -112,37 +106,6 @@ class FaultyBuffer(Buffer):
         await self._note()
         return outcome
 
-    async def dead_letters(
-        self, which: Which = ALL_LETTERS, *, before_id: int | None = None, limit: int = 100
-    ) -> list[DeadLetter]:
-        return await self.inner.dead_letters(which, before_id=before_id, limit=limit)
-
-    async def count_dead(self, which: Which = ALL_LETTERS) -> int:
-        return await self.inner.count_dead(which)
-
-    async def replay(self, which: Which) -> int:
-        return await self.inner.replay(which)
-
-    async def purge(self, which: Which) -> int:
-        return await self.inner.purge(which)
-
-    async def erase(
-        self,
-        is_theirs: Callable[[bytes, bytes], bool],
-        *,
-        key: PublicKey | None = None,
-        queue: QueueId | None = None,
-    ) -> Erased:
-        return await self.inner.erase(is_theirs, key=key, queue=queue)
-
-    async def trace(
-        self, uuid: bytes, *, key: PublicKey | None = None, queue: QueueId | None = None
-    ) -> Traces:
-        return await self.inner.trace(uuid, key=key, queue=queue)
-
-    async def ambiguous(self, key: PublicKey | None = None, *, limit: int = 100) -> list[Batch]:
-        return await self.inner.ambiguous(key, limit=limit)
-
     async def figures(self, *, recount: bool = False) -> Mapping[PublicKey, KeyFigures]:
         return await self._around("figures", self.inner.figures(recount=recount))
 
@@ -151,15 +114,6 @@ class FaultyBuffer(Buffer):
 
     def on_append(self, wake: Callable[[PublicKey, float], None]) -> None:
         self.inner.on_append(lambda key, in_s: wake(key, in_s / SPEED))
-
-    async def check(self) -> None:
-        await self.inner.check()
-
-    async def failed(self) -> BufferBroken:
-        return await self.inner.failed()
-
-    async def close(self) -> None:
-        await self.inner.close()
 
 
 class Bench:

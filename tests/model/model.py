@@ -27,7 +27,11 @@ from proxy.buffer import (
     Traces,
     Which,
 )
-from proxy.buffer.contract import FULL_BATCH, MAX_IDLE_S, MAX_WAIT_S
+from proxy.buffer.contract import (
+    FULL_BATCH,
+    MAX_IDLE_S,
+    MAX_WAIT_S,
+)
 from proxy.gate import Gate
 from proxy.lanes import QueueId
 from proxy.ledger import Books

@@ -21,7 +21,7 @@ from proxy.buffer import (
     Spent,
 )
 from proxy.wire.limits import PublicKey
-from tests.simulation.around import BufferAround
+from tests.around import BufferAround
 from tests.simulation.evidence import Broken, Evidence, Met, named
 
 T = TypeVar("T")

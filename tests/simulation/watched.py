@@ -11,7 +11,7 @@ from proxy.buffer import Buffer, BufferFault, Head, Idle, Lease, Settled, Settle
 from proxy.clock import StoreClock
 from proxy.lanes import QueueId
 from proxy.wire.limits import PublicKey
-from tests.simulation.around import BufferAround
+from tests.around import BufferAround
 from tests.simulation.evidence import Broken, Claim, Evidence, Met, Pause, named
 
 present_claim: ContextVar[Claim] = ContextVar("present_claim")

@@ -3,10 +3,18 @@
 from collections.abc import Sequence
 
 from proxy import gate
-from proxy.buffer.contract import Appended, NeverFits, Portion, Quota, QuotaExceeded
+from proxy.buffer.contract import (
+    NeverFits,
+    QuotaExceeded,
+)
 from proxy.buffer.sqlite.queues import Queues, most_bytes
 from proxy.buffer.sqlite.seen import Seen
 from proxy.buffer.sqlite.store import Key, Store
+from proxy.buffer.values import (
+    Appended,
+    Portion,
+    Quota,
+)
 from proxy.wire.limits import PublicKey
 
 _HOLDING_UNCONFIRMED = (

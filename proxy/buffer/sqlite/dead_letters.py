@@ -4,10 +4,19 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
-from proxy.buffer.contract import MAX_LETTERS, BufferFull, DeadLetter, Death, Lease, Which
+from proxy.buffer.contract import (
+    MAX_LETTERS,
+    BufferFull,
+)
 from proxy.buffer.sqlite.queues import Queues, most_bytes
 from proxy.buffer.sqlite.runs import Run
 from proxy.buffer.sqlite.store import Key, Store
+from proxy.buffer.values import (
+    DeadLetter,
+    Death,
+    Lease,
+    Which,
+)
 from proxy.lanes import QueueId, lane_id
 from proxy.ledger import Dead
 from proxy.wire.limits import PublicKey

@@ -8,6 +8,12 @@ from proxy.buffer.contract import (
     FULL_BATCH,
     MAX_IDLE_S,
     MAX_WAIT_S,
+)
+from proxy.buffer.sqlite.dead_letters import DeadLetters
+from proxy.buffer.sqlite.records import Records
+from proxy.buffer.sqlite.runs import Run, Runs, read_runs, unpack
+from proxy.buffer.sqlite.store import Store
+from proxy.buffer.values import (
     Head,
     Idle,
     Lease,
@@ -15,10 +21,6 @@ from proxy.buffer.contract import (
     Settlement,
     Spent,
 )
-from proxy.buffer.sqlite.dead_letters import DeadLetters
-from proxy.buffer.sqlite.records import Records
-from proxy.buffer.sqlite.runs import Run, Runs, read_runs, unpack
-from proxy.buffer.sqlite.store import Store
 from proxy.lanes import LaneId, QueueId
 from proxy.wire.limits import PublicKey
 

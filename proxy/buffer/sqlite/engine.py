@@ -16,25 +16,9 @@ from typing import TypeVar
 import apsw
 
 from proxy.buffer.contract import (
-    ALL_LETTERS,
-    Appended,
-    Batch,
     Buffer,
     BufferBroken,
     BufferUnavailable,
-    DeadLetter,
-    Erased,
-    Head,
-    Idle,
-    KeyFigures,
-    Lease,
-    Portion,
-    Settled,
-    Settlement,
-    Spent,
-    Terms,
-    Traces,
-    Which,
 )
 from proxy.buffer.sqlite.appends import Appends
 from proxy.buffer.sqlite.dead_letters import DeadLetters, count_letters, list_letters
@@ -59,6 +43,24 @@ from proxy.buffer.sqlite.seen import Seen
 from proxy.buffer.sqlite.store import Store
 from proxy.buffer.sqlite.traces import Scope, find_theirs, trace
 from proxy.buffer.sqlite.writer import Writer
+from proxy.buffer.values import (
+    ALL_LETTERS,
+    Appended,
+    Batch,
+    DeadLetter,
+    Erased,
+    Head,
+    Idle,
+    KeyFigures,
+    Lease,
+    Portion,
+    Settled,
+    Settlement,
+    Spent,
+    Terms,
+    Traces,
+    Which,
+)
 from proxy.clock import StoreClock
 from proxy.lanes import QueueId
 from proxy.wire.limits import PublicKey

@@ -3,12 +3,15 @@
 Their bytes go with them: the database overwrites whatever is deleted (`secure_delete`).
 """
 
+from array import array
 from collections.abc import Callable, Sequence
 
-from proxy.buffer.contract import Erased
+import apsw
+
 from proxy.buffer.sqlite.dead_letters import DeadLetters
 from proxy.buffer.sqlite.runs import Runs, read_runs
 from proxy.buffer.sqlite.store import Store
+from proxy.buffer.values import Erased
 
 RUNS_AT_ONCE = 200
 """Runs that one transaction rewrites: some milliseconds."""
@@ -30,31 +33,30 @@ class Erasure:
         A lease that ended by itself is taken over, so its late worker settles nothing of what moved.
         """
         row = self._store.execute(
-            "SELECT key_id, k.public_key, token, due_ms FROM queue q JOIN key k ON k.id = q.key_id"
-            " WHERE q.id = ?",
+            "SELECT k.public_key, token, due_ms FROM queue q JOIN key k ON k.id = q.key_id WHERE q.id = ?",
             (queue_id,),
         ).fetchone()
         if row is None:
             return Erased()
-        key_id, name, token, due_ms = row
+        name, token, due_ms = row
         if token is not None and due_ms > self._store.now_ms():
             return Erased(leased=1)
         key = self._store.key(name)
         assert key is not None  # noqa: S101  # it has a queue
         erased = freed_bytes = 0
-        for run_id in run_ids:
-            for run in list(read_runs(self._store.execute, "id = ? AND queue_id = ?", (run_id, queue_id))):
-                header = self._store.header(queue_id, run.lane)
-                kept = [at for at, text in enumerate(run.texts()) if not is_theirs(header, text)]
-                erased += run.events - len(kept)
-                freed_bytes += self._runs.keep(run, kept)
+        where = "queue_id = ? AND id IN (SELECT value FROM carray(?))"
+        for run in list(read_runs(self._store.execute, where, (queue_id, apsw.carray(array("q", run_ids))))):
+            header = self._store.header(queue_id, run.lane)
+            kept = [at for at, text in enumerate(run.texts()) if not is_theirs(header, text)]
+            erased += run.events - len(kept)
+            freed_bytes += self._runs.keep(run, kept)
         self._store.execute(
             "UPDATE queue SET held = held - ?1, token = NULL, backing_off = backing_off AND held > ?1,"
             " unsettled = (unsettled OR token IS NOT NULL) AND held > ?1,"
             " attempts = (attempts + (token IS NOT NULL)) * (held > ?1) WHERE id = ?2",
             (erased, queue_id),
         )
-        self._store.execute("UPDATE key SET dropped = dropped + ? WHERE id = ?", (erased, key_id))
+        self._store.execute("UPDATE key SET dropped = dropped + ? WHERE id = ?", (erased, key.id))
         self._store.stored(key, -freed_bytes)
         return Erased(held=erased)
 

@@ -6,7 +6,7 @@ from typing import Any
 import apsw
 
 from proxy import gate
-from proxy.buffer.contract import KeyFigures
+from proxy.buffer.values import KeyFigures
 from proxy.ledger import Books
 from proxy.wire.limits import PublicKey
 

@@ -3,8 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from proxy.buffer.contract import MAX_BATCHES, Batch, Settlement
+from proxy.buffer.contract import MAX_BATCHES
 from proxy.buffer.sqlite.store import Store
+from proxy.buffer.values import (
+    Batch,
+    Settlement,
+)
 from proxy.ledger import Answered
 from proxy.wire.limits import PublicKey
 

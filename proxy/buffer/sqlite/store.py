@@ -10,7 +10,11 @@ from typing import Any
 import apsw
 
 from proxy import gate
-from proxy.buffer.contract import MAX_WAIT_S, BufferFull, Terms
+from proxy.buffer.contract import (
+    MAX_WAIT_S,
+    BufferFull,
+)
+from proxy.buffer.values import Terms
 from proxy.clock import StoreClock
 from proxy.wire.limits import PublicKey
 

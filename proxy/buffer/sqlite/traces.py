@@ -4,10 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from proxy.buffer.contract import HeldEvent, Traces, Which
 from proxy.buffer.sqlite.dead_letters import list_letters
 from proxy.buffer.sqlite.records import batches_with
 from proxy.buffer.sqlite.runs import read_runs
+from proxy.buffer.values import (
+    HeldEvent,
+    Traces,
+    Which,
+)
 from proxy.lanes import QueueId
 from proxy.wire.limits import PublicKey
 

@@ -27,7 +27,12 @@ from typing import Any, Protocol, TypeVar
 
 import apsw
 
-from proxy.buffer.contract import BufferBroken, BufferFault, BufferFull, BufferUnavailable
+from proxy.buffer.contract import (
+    BufferBroken,
+    BufferFault,
+    BufferFull,
+    BufferUnavailable,
+)
 
 _T = TypeVar("_T")
 
@@ -192,7 +197,7 @@ class Writer:
             group += self._waiting
             self._waiting.clear()
             for work in group:
-                work.error = BufferUnavailable(f"another process holds the buffer's file: {error}")
+                work.error = _held_by_another(error)
         except apsw.FullError:
             await self._commit_each(group)
         except Exception as error:  # noqa: BLE001  # whatever it was, nobody may wait for ever
@@ -212,6 +217,8 @@ class Writer:
                 work.answer = work.error = None
                 try:
                     await self._commit_alone(work)
+                except apsw.BusyError as error:
+                    work.error = _held_by_another(error)
                 except apsw.FullError:
                     refusal = BufferUnavailable if work.drains else BufferFull
                     work.error = refusal("the buffer's file has reached its bound, or its disk is full")
@@ -303,6 +310,10 @@ class Writer:
             work.error = self._broken
             _answer(work)
         return self._broken
+
+
+def _held_by_another(error: apsw.BusyError) -> BufferUnavailable:
+    return BufferUnavailable(f"another process holds the buffer's file: {error}")
 
 
 def _answer(work: _Work) -> None:
