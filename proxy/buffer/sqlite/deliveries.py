@@ -1,6 +1,5 @@
 """Claim, read and settle: what a flusher does with a queue."""
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 from proxy import gate
@@ -9,9 +8,10 @@ from proxy.buffer.contract import (
     MAX_IDLE_S,
     MAX_WAIT_S,
 )
+from proxy.buffer.packing import fitting, unpack
 from proxy.buffer.sqlite.dead_letters import DeadLetters
 from proxy.buffer.sqlite.records import Records
-from proxy.buffer.sqlite.runs import Run, Runs, read_runs, unpack
+from proxy.buffer.sqlite.runs import Run, Runs, read_runs
 from proxy.buffer.sqlite.store import Store
 from proxy.buffer.values import (
     Head,
@@ -84,7 +84,7 @@ class Deliveries:
                 more = "lane"
                 break
             run = unpack(run_uuids, *columns)
-            fit, more = _fitting(run, max_events - len(texts), max_bytes - used_bytes, alone=not texts)
+            fit, more = fitting(run, max_events - len(texts), max_bytes - used_bytes, alone=not texts)
             used_bytes += sum(map(len, run[:fit])) + fit  # a comma behind each
             texts += run[:fit]
             uuids.append(run_uuids[: 16 * fit])
@@ -180,19 +180,3 @@ class Deliveries:
             "SELECT id, held FROM queue WHERE key_id = ? AND name = ? AND token = ?",
             (row.id, lease.queue, lease.token),
         ).fetchone()
-
-
-def _fitting(
-    texts: Sequence[bytes], max_events: int, max_bytes: int, *, alone: bool
-) -> tuple[int, Literal["none", "events", "bytes"]]:
-    """How many of a run's events still go into a batch, and what ends it. `alone`: its first always does."""
-    if len(texts) <= max_events and sum(map(len, texts)) + len(texts) <= max_bytes:
-        return len(texts), "none"
-    used_bytes = 0
-    for at, text in enumerate(texts):
-        if at == max_events:
-            return at, "events"
-        used_bytes += len(text) + 1  # the comma between two
-        if used_bytes > max_bytes and not (alone and at == 0):
-            return at, "bytes"
-    return len(texts), "none"

@@ -20,13 +20,13 @@ from proxy.buffer.contract import (
     BufferBroken,
     BufferUnavailable,
 )
+from proxy.buffer.packing import Damaged
 from proxy.buffer.sqlite.appends import Appends
 from proxy.buffer.sqlite.dead_letters import DeadLetters, count_letters, list_letters
 from proxy.buffer.sqlite.deliveries import Deliveries
 from proxy.buffer.sqlite.erasure import RUNS_AT_ONCE, Erasure
 from proxy.buffer.sqlite.figures import read_figures
 from proxy.buffer.sqlite.files import (
-    Damaged,
     bound,
     is_damage,
     open_database,

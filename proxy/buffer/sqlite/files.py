@@ -7,6 +7,7 @@ from pathlib import Path
 
 import apsw
 
+from proxy.buffer.packing import Damaged
 from proxy.buffer.sqlite import wal_index
 from proxy.buffer.sqlite.lock import Lock, OpenRefused
 
@@ -24,10 +25,6 @@ _SLACK_BYTES = 64_000_000
 _LEAST_FREE_BYTES = 1_000_000
 _SPREAD = 1.5
 """File bytes for each stored byte that is counted: indexes, half-filled and free pages."""
-
-
-class Damaged(Exception):
-    """What is stored is not what was written."""
 
 
 class FileGone(Exception):

@@ -1,14 +1,12 @@
 """A queue and its tail: what append and replay have in common."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from proxy.buffer.contract import FULL_BATCH
-from proxy.buffer.sqlite.runs import pack, run_bytes
+from proxy.buffer.packing import RUN_BYTES, cuts, pack
+from proxy.buffer.sqlite.runs import run_bytes
 from proxy.buffer.sqlite.store import LANE_OVERHEAD, Store
-
-_RUN_BYTES = 250_000
-"""A run's body is cut at this size: reading a batch then never loads much more than it sends."""
 
 _FORGET_EVERY_MS = 1_000
 _FORGET_AT_ONCE = 400
@@ -68,7 +66,7 @@ class Queues:
     ) -> Added:
         """Add events of one lane behind a queue's others."""
         stored_bytes = runs = 0
-        for start, end in _cuts(texts):
+        for start, end in cuts(texts):
             part = texts[start:end]
             part_uuids = uuids[16 * start : 16 * end]
             packed = pack(part_uuids, part)
@@ -86,7 +84,7 @@ class Queues:
                 ),
             )
             self._next_run_id += 1
-            stored_bytes += packed.stored_bytes(len(part))
+            stored_bytes += run_bytes(len(part), len(packed.body))
             runs += 1
         stored_bytes += self._store.enter_lane(tail.queue_id, lane, header, runs)
         held = tail.held + len(texts)
@@ -126,20 +124,6 @@ class Queues:
 def most_bytes(header: bytes, texts: Sequence[bytes]) -> int:
     """The most that adding these events can come to in bytes counted: nothing shrinks, the lane is new."""
     body_bytes = sum(map(len, texts))
-    # Of two runs in a row that were cut at their bytes, both hold more than _RUN_BYTES together.
-    runs = 1 + len(texts) // FULL_BATCH + 2 * body_bytes // _RUN_BYTES
+    # Of two runs in a row that were cut at their bytes, both hold more than RUN_BYTES together.
+    runs = 1 + len(texts) // FULL_BATCH + 2 * body_bytes // RUN_BYTES
     return run_bytes(len(texts), body_bytes) + (runs - 1) * run_bytes(0, 0) + LANE_OVERHEAD + len(header)
-
-
-def _cuts(texts: Sequence[bytes]) -> Iterator[tuple[int, int]]:
-    """Where a request is cut into runs."""
-    if len(texts) <= FULL_BATCH and sum(map(len, texts)) <= _RUN_BYTES:
-        yield 0, len(texts)
-        return
-    start = bytes_ = 0
-    for at, text in enumerate(texts):
-        if at > start and (at - start == FULL_BATCH or bytes_ + len(text) > _RUN_BYTES):
-            yield start, at
-            start, bytes_ = at, 0
-        bytes_ += len(text)
-    yield start, len(texts)

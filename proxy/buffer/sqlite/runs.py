@@ -1,30 +1,14 @@
-"""A run as it is stored: the events of one request in one queue, in columns; large bodies compressed.
+"""A run as it is stored: the events of one request in one queue, in columns.
 
-The texts of one client's request are much alike: 36 kB of page views take 13 µs to compress to a tenth, and
-would take 80 µs to write to the log and the file as they are.
+Writing 36 kB of page views to the log and the file takes 80 µs, compressing them to a tenth 13.
 """
 
-import sys
-from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
-import xxhash
-
-from proxy.buffer.sqlite.files import Damaged
+from proxy.buffer.packing import Packed, pack, unpack
 from proxy.buffer.sqlite.store import Store
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
-PACKED_BYTES = 1_000
-"""Bodies from this size on are compressed; below it costs more than it saves."""
-
-_LEVEL = 1
 
 RUN_OVERHEAD = 120
 """Bytes counted for a run beside its columns: its row, index entry and share of the queue's row."""
@@ -32,59 +16,10 @@ RUN_OVERHEAD = 120
 EVENT_OVERHEAD = 50
 """Bytes counted for an event beside its text: uuid, length, place, dedup id."""
 
-_compressor = zstd.ZstdCompressor(level=_LEVEL)  # used on the event loop only
-_swap = sys.byteorder != "little"
-
-
-class Packed(NamedTuple):
-    """The columns of a run that hold its texts. `checksum` covers them and the uuids: 8 bytes of XXH3."""
-
-    lengths: bytes
-    packed: bool
-    body: bytes
-    checksum: bytes
-
-    def stored_bytes(self, events: int) -> int:
-        """What is counted for the run."""
-        return run_bytes(events, len(self.body))
-
 
 def run_bytes(events: int, body_bytes: int) -> int:
     """What is counted for a run of so many events with such a body."""
     return RUN_OVERHEAD + EVENT_OVERHEAD * events + body_bytes
-
-
-def pack(uuids: bytes, texts: Sequence[bytes]) -> Packed:
-    """Columns of the texts."""
-    sizes = array("I", map(len, texts))
-    if _swap:
-        sizes.byteswap()
-    lengths = sizes.tobytes()
-    body = b"".join(texts)
-    packed = False
-    if len(body) >= PACKED_BYTES:
-        frame = _compressor.compress(body, zstd.ZstdCompressor.FLUSH_FRAME)
-        if len(frame) < len(body):
-            packed, body = True, frame
-    return Packed(lengths, packed, body, _checksum(uuids, lengths, body))
-
-
-def unpack(uuids: bytes, lengths: bytes, packed: int, body: bytes, checksum: bytes) -> list[bytes]:
-    """The texts. May be called on any thread. Raises Damaged."""
-    if _checksum(uuids, lengths, body) != checksum:
-        raise Damaged("a run of events is not as it was written")
-    sizes = array("I", lengths)
-    if _swap:
-        sizes.byteswap()
-    if packed:
-        body = zstd.decompress(body)
-    if len(sizes) == 1:
-        return [body]
-    return [body[start:end] for start, end in pairwise(accumulate(sizes, initial=0))]
-
-
-def _checksum(uuids: bytes, lengths: bytes, body: bytes) -> bytes:
-    return xxhash.xxh3_64_digest(uuids + lengths + body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +46,7 @@ class Run:
     @property
     def stored_bytes(self) -> int:
         """What is counted for it."""
-        return self.packed.stored_bytes(self.events)
+        return run_bytes(self.events, len(self.packed.body))
 
 
 def read_runs(execute: Callable[..., Any], where: str, values: tuple[object, ...]) -> Iterator[Run]:
@@ -151,4 +86,4 @@ class Runs:
                 run.id,
             ),
         )
-        return run.stored_bytes - rest.stored_bytes(len(kept))
+        return run.stored_bytes - run_bytes(len(kept), len(rest.body))
