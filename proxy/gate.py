@@ -90,12 +90,15 @@ def paused_ms(gate: Gate, now_ms: int) -> int:
 
 def settle(gate: Gate, feedback: Feedback, now_ms: int) -> Gate:
     """Learn from the answer to a request."""
-    if not feedback.rate_limited:
-        return gate
-    pause_ms = _pause_ms(feedback.headers)
+    pause_ms, reason = pause_of(feedback)
     if pause_ms <= paused_ms(gate, now_ms):
         return gate
-    return replace(gate, pause_until_ms=now_ms + pause_ms, pause_reason=Pause.RATE_LIMITED)
+    return replace(gate, pause_until_ms=now_ms + pause_ms, pause_reason=reason)
+
+
+def pause_of(feedback: Feedback) -> tuple[int, Pause | None]:
+    """How long an answer pauses the gate (milliseconds, 0: not at all), and why."""
+    return (_pause_ms(feedback.headers), Pause.RATE_LIMITED) if feedback.rate_limited else (0, None)
 
 
 def _pause_ms(headers: RateHeaders | None) -> int:

@@ -77,6 +77,9 @@ class BufferAround(Buffer):
     async def figures(self, *, recount: bool = False) -> Mapping[PublicKey, KeyFigures]:
         return await self.inner.figures(recount=recount)
 
+    async def may_recount(self, every_s: float) -> bool:
+        return await self.inner.may_recount(every_s)
+
     async def keys_with_work(self) -> Sequence[PublicKey]:
         return await self.inner.keys_with_work()
 

@@ -3,14 +3,17 @@ import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import structlog
 from hypothesis import settings
 
 from proxy import log
+from tests.redis_servers import Cluster, Deployment, RedisServer, Sentinels, shared
 from tests.stack import Stack, StartStack, running_stack
+
+D = TypeVar("D", bound=Deployment)
 
 # `make test` tries the same examples each time: whether a change is good must not depend on luck. What luck
 # finds is looked for by `make test-long`, and what it finds becomes an @example.
@@ -52,6 +55,41 @@ async def start_stack(tmp_path: Path) -> AsyncIterator[StartStack]:
 async def stack(start_stack: StartStack) -> Stack:
     """A running service between a client and the sandbox."""
     return await start_stack()
+
+
+# -- Redis: one deployment of each kind a worker, started at its first use, empty for each test --------
+
+
+def _empty(kind: str, is_a: type[D]) -> D:
+    deployment = shared(kind)
+    assert isinstance(deployment, is_a)
+    deployment.start()
+    deployment.flush()
+    return deployment
+
+
+@pytest.fixture
+def redis_server() -> RedisServer:
+    """A running Redis that holds nothing. A test that kills or configures it makes one of its own."""
+    return _empty("redis", RedisServer)
+
+
+@pytest.fixture
+def valkey_server() -> RedisServer:
+    """The same, of Valkey."""
+    return _empty("valkey", RedisServer)
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    """A Cluster of three nodes that holds nothing."""
+    return _empty("cluster", Cluster)
+
+
+@pytest.fixture
+def sentinels() -> Sentinels:
+    """A primary with two replicas under three Sentinels that holds nothing."""
+    return _empty("sentinels", Sentinels)
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ leased, and by one worker at a time. `settle` takes from the head and leaves the
 
 *Fenced.* A lease is a token and a later due time. When it ends unsettled (its worker died), the queue is
 due again and the same head is given out again; nothing has to be repaired. A late worker's token is
-*spent*: settling with it changes nothing and says so.
+*spent*: settling with it changes nothing and says so. (Settling again, because the answer was lost, is told
+*spent* too, or what it was told before.)
 
 *Due.* A queue is due `linger` after its head was accepted, at once when 100 events wait. An append moves
 a due time only where the queue was empty, or where it reaches 100 events while it neither is leased nor
@@ -194,6 +195,14 @@ class Buffer(ABC):
         With `recount` the books' difference is found by counting the data itself, which takes about a second
         for a million events; without it the difference is the one that was found last.
         """
+
+    async def may_recount(self, every_s: float) -> bool:
+        """Whether it is this process's turn to recount: of several that share a store one has it at a time.
+
+        `every_s`: seconds for which no other gets it.
+        """
+        del every_s  # who has the store alone may whenever it likes
+        return True
 
     @abstractmethod
     async def keys_with_work(self) -> Sequence[PublicKey]:

@@ -154,7 +154,13 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """The token was no longer the queue's: nothing was changed."""
+    """The token was no longer the queue's: nothing was changed.
+
+    `ambiguous`: the store has lost the lease (with a primary that failed, say), so that its next holder does
+    not know that the batch may have arrived: it was put on the key's record as ambiguous.
+    """
+
+    ambiguous: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,7 +188,9 @@ class Flusher:
         )
         outcome = await self._end(lease, settlement)
         if isinstance(outcome, Spent):
-            return  # the lease ended first: its next holder sends the batch again, and counts that
+            # The lease ended first: its next holder sends the batch again and, if it can know, counts that.
+            self._metrics.ambiguous.inc(outcome.ambiguous)
+            return
         self._metrics.ambiguous.inc(settlement.ambiguous)
         self._metrics.delivered.inc(settlement.delivered)
         for death in verdict.dead.values():

@@ -1,14 +1,22 @@
 """The engines that the contract's suite runs on."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
 from proxy.buffer import Buffer, Terms
+from proxy.buffer.redis import RedisBuffer
+from proxy.buffer.redis.connect import open_link
+from proxy.buffer.redis.link import Link
+from proxy.buffer.redis.store import RedisClock
 from proxy.buffer.sqlite import SqliteBuffer
 from proxy.clock import StoreClock
+from proxy.settings.redis_url import parse_target
+from tests.redis_servers import shared
+from tests.sync_link import SyncLink
 
 TERMS = Terms(linger_s=1.0, lease_s=30.0, limit_per_s=1_000_000.0, dedup_window_s=600.0)
 """As by default, but for a rate that no test meets by accident."""
@@ -24,6 +32,9 @@ class Engine(Protocol):
         """Move the store's clock; back, too."""
 
     def now_ms(self) -> int: ...
+
+    async def close(self) -> None:
+        """Close what was opened last, as a process does when it ends."""
 
 
 class SqliteEngine:
@@ -59,7 +70,48 @@ class SqliteEngine:
             self._open = None
 
 
-ENGINES = {"sqlite": SqliteEngine}
+class RedisEngine:
+    """On this test process's deployment of that kind, which is emptied for it.
+
+    `at_once`: without waiting for the network, which is quicker where verbs are asked one by one.
+    """
+
+    def __init__(self, _folder: Path, *, kind: str, at_once: bool = False) -> None:
+        self._at_once = at_once
+        self.deployment = shared(kind)
+        self.deployment.flush()
+        self._now_ms = 1_800_000_000_000
+        self._open: RedisBuffer | None = None
+
+    async def opened(self, terms: Terms = TERMS) -> RedisBuffer:
+        await self.close()
+        link = await self.linked()
+        clock = RedisClock(self.now_ms)
+        self._open = await RedisBuffer.opened(link, terms, clock=clock, background=False)
+        return self._open
+
+    async def linked(self) -> Link:
+        """A link of its own, as a process has it."""
+        if self._at_once:
+            return SyncLink(self.deployment)
+        return await open_link(parse_target(self.deployment.url))
+
+    def advance(self, seconds: float) -> None:
+        self._now_ms += round(seconds * 1000)
+
+    def now_ms(self) -> int:
+        return self._now_ms
+
+    async def close(self) -> None:
+        if self._open is not None:
+            await self._open.close()
+            self._open = None
+
+
+ENGINES: Mapping[str, Callable[[Path], Engine]] = {
+    "sqlite": SqliteEngine,
+    **{kind: partial(RedisEngine, kind=kind) for kind in ("redis", "cluster", "valkey")},
+}
 
 
 @pytest.fixture(params=ENGINES)

@@ -25,7 +25,6 @@ from tests.buffer.contents import (
     due,
     event,
     events,
-    filled,
     idle,
     leased,
     portion,
@@ -39,7 +38,7 @@ from tests.buffer.contents import (
 async def test_a_request_that_an_empty_buffer_could_not_hold_is_told_so(engine: Engine, terms: Terms) -> None:
     buffer = await engine.opened(terms)
     with pytest.raises(NeverFits):
-        await buffer.append(KEY, [portion([event(1, size=12_000)])])
+        await buffer.append(KEY, [portion([event(1, size=16_000)])])
     await buffer.append(KEY, [portion([event(1, size=6_000)])])
     with pytest.raises(BufferFull):
         await buffer.append(KEY, [portion([event(2, size=6_000)])])
@@ -48,7 +47,7 @@ async def test_a_request_that_an_empty_buffer_could_not_hold_is_told_so(engine: 
 @pytest.mark.parametrize("size", [60, 500, 20_000])
 @pytest.mark.parametrize("at_once", [1, 120])
 async def test_stored_bytes_never_pass_their_bounds(engine: Engine, size: int, at_once: int) -> None:
-    max_bytes, per_key = 5 * at_once * (size + 300), 3 * at_once * (size + 300)
+    max_bytes, per_key = 5 * at_once * (size + 500), 3 * at_once * (size + 500)
     buffer = await engine.opened(replace(TERMS, max_bytes=max_bytes, max_bytes_per_key=per_key))
     for key in (KEY, OTHER_KEY):
         # At once: the bound must hold within a group of appends, too.
@@ -87,9 +86,11 @@ async def test_a_full_buffer_takes_again_what_was_delivered_out_of_it(engine: En
 
 
 async def test_check_says_when_the_buffer_is_full(engine: Engine) -> None:
-    buffer = await engine.opened(replace(TERMS, max_bytes=1_000))
+    buffer = await engine.opened(replace(TERMS, max_bytes=5_000))
     await buffer.check()
-    await filled(buffer)
+    appends = [buffer.append(KEY, [portion([event(number)])]) for number in range(1_000)]
+    said = await asyncio.gather(*appends, return_exceptions=True)
+    assert any(isinstance(each, BufferFull) for each in said)
     with pytest.raises(BufferFull):
         await buffer.check()
     await drained(buffer, engine)

@@ -147,8 +147,8 @@ async def test_read_with_a_spent_token_gives_no_events(buffer: Buffer, engine: E
 async def test_a_settle_that_is_repeated_counts_once(buffer: Buffer, engine: Engine) -> None:
     await buffer.append(KEY, [portion(events(1, 3))])
     lease = await due(buffer, engine)
-    await settled(buffer, lease, 2)
-    assert await buffer.settle(lease, Settlement(2)) == Spent()
+    first = await settled(buffer, lease, 2)
+    assert await buffer.settle(lease, Settlement(2)) in (first, Spent())  # an engine may remember its answer
     assert await books(buffer) == Books(accepted=3, held=1, delivered=2)
 
 

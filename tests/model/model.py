@@ -1,8 +1,8 @@
 """The buffer's contract once more, in plain lists and dicts: what each verb answers and changes.
 
 It is told what no contract fixes: which of two queues that became due in the same millisecond is claimed, how
-many bytes an engine counts for an event, the ids of its dead letters. The gate is the product's own decider,
-which is tested by itself.
+many bytes an engine counts for an event, the ids of its dead letters, how many of them fit at a replay. The
+gate is the product's own decider, which is tested by itself.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -38,8 +38,18 @@ from proxy.ledger import Books
 from proxy.wire.limits import PublicKey
 from tests.buffer.contents import Event, header, queue
 
-MOST_OVERHEAD = 300
-"""Bytes that an engine may count for an event or dead letter beside its text and its lane's header."""
+
+@dataclass(frozen=True)
+class Overheads:
+    """Bytes that an engine may count at most.
+
+    For a queue that holds events, and for an event or a dead letter beside its text and its lane's header.
+    """
+
+    queue: int
+    event: int
+    letter: int
+
 
 Asked = tuple[Sequence[Event], str, str]
 """A portion: events, the name of their queue, and that of their lane."""
@@ -57,8 +67,8 @@ class Held:
     place: int
 
     @property
-    def most_bytes(self) -> int:
-        return len(self.event.text) + len(self.header) + MOST_OVERHEAD
+    def own_bytes(self) -> int:
+        return len(self.event.text) + len(self.header)
 
 
 @dataclass(eq=False)
@@ -118,8 +128,9 @@ class Letter:
 
 
 class Model:
-    def __init__(self, terms: Terms, now_ms: int) -> None:
+    def __init__(self, terms: Terms, now_ms: int, overheads: Overheads) -> None:
         self.terms = terms
+        self.overheads = overheads
         self.linger_ms = round(terms.linger_s * 1000)
         self.lease_ms = round(terms.lease_s * 1000)
         self.window_ms = round(terms.dedup_window_s * 1000)
@@ -188,14 +199,30 @@ class Model:
         )
 
     def most_bytes(self, key: PublicKey) -> int:
-        return sum(held.most_bytes for each in self.of(key) for held in each.waiting)
+        return sum(self.overheads.queue + self.most_bytes_of(each.waiting) for each in self.of(key))
 
-    def may_overfill(self, key: PublicKey, more: Sequence[Held]) -> bool:
-        """Whether so much more may be beyond a bound, as far as an engine's overheads allow."""
-        more_bytes = sum(held.most_bytes for held in more)
+    def most_bytes_of(self, events: Sequence[Held]) -> int:
+        return sum(held.own_bytes + self.overheads.event for held in events)
+
+    def may_overfill(self, key: PublicKey, more: Sequence[Held], queues: int) -> bool:
+        """Whether so much more, in so many queues, may be beyond a bound, as far as the overheads allow."""
+        more_bytes = self.most_bytes_of(more) + queues * self.overheads.queue
         return (
             self.most_bytes(key) + more_bytes > self.terms.max_bytes_per_key
             or sum(map(self.most_bytes, self.books)) + more_bytes > self.terms.max_bytes
+        )
+
+    def repeats(self, key: PublicKey, requests: Sequence[Request]) -> bool:
+        """Whether one of the requests holds an event that was appended before, or that another holds too."""
+        asked = [
+            {(name, event.dedup_id) for events, name, _ in request for event in events}
+            for request in requests
+        ]
+        return len(set().union(*asked)) < sum(map(len, asked)) or any(
+            not self.is_new(self.queue(key, queue(name)), event)
+            for request in requests
+            for events, name, _ in request
+            for event in events
         )
 
     def append(self, key: PublicKey, request: Request) -> Appended:
@@ -294,7 +321,9 @@ class Model:
     def evict(self, letters: int) -> None:
         """The engine gave up so many of the oldest: that was needed, and enough."""
         least = sum(len(each.held.event.text) for each in self.letters[letters:])
-        most = sum(each.held.most_bytes for each in self.letters[max(0, letters - 1) :])
+        most = sum(
+            each.held.own_bytes + self.overheads.letter for each in self.letters[max(0, letters - 1) :]
+        )
         assert least <= self.terms.dead_max_bytes
         assert not letters or most > self.terms.dead_max_bytes
         self._drop(self.letters[:letters])
@@ -309,9 +338,13 @@ class Model:
             self.letters.remove(each)
             self.books[each.queue.key] += Books(dead=-1, dropped=1)
 
-    def to_replay(self, which: Which) -> list[Letter]:
-        fitting = [each for each in self.letters if each.fits(which)]
-        return sorted(fitting, key=lambda each: each.held.place)[:MAX_LETTERS]
+    def to_replay(self, which: Which) -> dict[PublicKey, list[Letter]]:
+        """Of each key, in the order of acceptance."""
+        found: dict[PublicKey, list[Letter]] = {}
+        for each in sorted(self.letters, key=lambda each: each.held.place):
+            if each.fits(which):
+                found.setdefault(each.queue.key, []).append(each)
+        return found
 
     def replay(self, letters: Sequence[Letter]) -> None:
         for each in letters:
