@@ -73,6 +73,21 @@ class Pause(StrEnum):
     RATE_LIMITED = "rate_limited"
 
 
+@unique
+class Unsafe(StrEnum):
+    """What of a Redis endangers what it holds, or keeps it from taking more."""
+
+    ROLE = "role"
+    VERSION = "version"
+    EVICTION = "eviction"
+    PERSISTENCE = "persistence"
+    SAVING = "saving"
+    REPLICAS = "replicas"
+    MEMORY = "memory"
+    BOUNDS = "bounds"
+    IN_CLEAR = "in_clear"
+
+
 @dataclass(frozen=True, slots=True)
 class Books:
     """One public key's account of events, or the sum of several.

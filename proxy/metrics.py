@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.exposition import choose_encoder
 
 from proxy import __version__
-from proxy.ledger import Answered, Books, Dead, Dropped, Pause, Rejected, Underfull
+from proxy.ledger import Answered, Books, Dead, Dropped, Pause, Rejected, Underfull, Unsafe
 from proxy.wire.answers import STATUS, Code
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a gauge beside each counter that says what process_start_time_seconds says
@@ -37,8 +37,8 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._max_key_labels = max_key_labels
         self._key_labels: set[str] = set()
-        counter, counters = self._counter, self._counters
-        gauge, histogram = self._gauge, self._histogram
+        counter, counters, histogram = self._counter, self._counters, self._histogram
+        gauge, gauges = self._gauge, self._gauges
 
         # the door
         self.received = counter(
@@ -106,6 +106,12 @@ class Metrics:
         self.buffer_retries = counter(
             "buffer_retries", "Buffer operations repeated because the buffer did not answer."
         )
+        self.buffer_lost = counter(
+            "buffer_lost", "Times that this process found its Redis to have lost what it had acknowledged."
+        )
+        self.buffer_lost_events = counter(
+            "buffer_lost_events", "Accepted events that Redis no longer knew then; the undelivered are lost."
+        )
         self.in_flight = gauge("upstream_in_flight", "Leases being delivered.")
         self.rate_limit_remaining = Gauge(
             f"{_P}rate_limit_remaining",
@@ -115,13 +121,7 @@ class Metrics:
         )
 
         # the buffer; with a shared one the same from every replica, so take max, not sum
-        ledger = Gauge(
-            f"{_P}ledger_events",
-            "Events by where they are; of the buffer.",
-            ("outcome",),
-            registry=self.registry,
-        )
-        self.ledger = {outcome: ledger.labels(outcome) for outcome in LEDGER}
+        self.ledger = gauges("ledger_events", "Events by where they are; of the buffer.", "outcome", LEDGER)
         self.difference = gauge(
             "ledger_difference", "Books less the last recount of the data: not 0 is a defect; of the buffer."
         )
@@ -135,6 +135,12 @@ class Metrics:
         )
         self.buffer_bytes = gauge("buffer_bytes", "Stored bytes of held events with overhead; of the buffer.")
         self.queues = gauge("queues", "Queues that hold events; of the buffer.")
+        self.buffer_unsafe = gauges(
+            "buffer_unsafe",
+            "1 while this endangers what Redis holds; the log says what to do.",
+            "reason",
+            Unsafe,
+        )
         self.gate_rate = Gauge(
             f"{_P}gate_rate_requests_per_second",
             "Upstream requests a second that a key's gate allows; of the buffer.",
@@ -147,8 +153,7 @@ class Metrics:
             ("key", "reason"),
             registry=self.registry,
         )
-        build = Gauge(f"{_P}build_info", "Always 1.", ("version", "python"), registry=self.registry)
-        build.labels(__version__, platform.python_version()).set(1)
+        self._show_build()
 
     # -- keys ------------------------------------------------------------------------------------------
 
@@ -191,6 +196,10 @@ class Metrics:
         encoder, content_type = choose_encoder(accept)
         return encoder(self.registry), content_type
 
+    def _show_build(self) -> None:
+        build = Gauge(f"{_P}build_info", "Always 1.", ("version", "python"), registry=self.registry)
+        build.labels(__version__, platform.python_version()).set(1)
+
     # -- making them -----------------------------------------------------------------------------------
 
     def _counter(self, name: str, help_: str) -> Counter:
@@ -202,6 +211,10 @@ class Metrics:
 
     def _gauge(self, name: str, help_: str) -> Gauge:
         return Gauge(f"{_P}{name}", help_, registry=self.registry)
+
+    def _gauges(self, name: str, help_: str, label: str, values: Iterable[str]) -> Mapping[str, Gauge]:
+        family = Gauge(f"{_P}{name}", help_, (label,), registry=self.registry)
+        return {str(value): family.labels(str(value)) for value in values}
 
     def _histogram(self, name: str, help_: str, buckets: Iterable[float]) -> Histogram:
         return Histogram(f"{_P}{name}", help_, registry=self.registry, buckets=tuple(buckets))

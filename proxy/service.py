@@ -16,8 +16,8 @@ import structlog
 from aiohttp import web
 
 from proxy import __version__
-from proxy.buffer import Buffer, BufferUnavailable, Quota, Terms
-from proxy.buffer.sqlite import OpenRefused, SqliteBuffer
+from proxy.buffer import Buffer, BufferUnavailable
+from proxy.engines import Engine, StartRefused, open_engine
 from proxy.flusher import Flusher
 from proxy.front import Front, Ingest, Server
 from proxy.metrics import Metrics
@@ -35,10 +35,6 @@ _LAST_CALL_S = 0.2
 """From the last new connection to closing the idle ones: what was sent by then is read and answered."""
 
 
-class StartRefused(Exception):
-    """The process cannot start; the message is one line with the remedy."""
-
-
 @dataclass(frozen=True, slots=True)
 class Running:
     """Where a started service listens."""
@@ -48,10 +44,14 @@ class Running:
 
 
 class Service:
-    """One process: front, flusher and operations around one buffer."""
+    """One process: front, flusher and operations around one buffer.
 
-    def __init__(self, settings: Settings) -> None:
+    `apart`: in a Redis, the name of a store that is this service's alone, and gone when it has stopped.
+    """
+
+    def __init__(self, settings: Settings, apart: str = "") -> None:
         self._settings = settings
+        self._apart = apart
         self._log = structlog.get_logger("service")
         self._health = Health()
 
@@ -66,7 +66,10 @@ class Service:
         self._make_room_for_connections()
         async with AsyncExitStack() as rooms:
             metrics = Metrics(settings.metrics.max_key_labels)
-            buffer = await self._open_buffer()
+            engine = await self._open(metrics, stop)
+            if engine is None:
+                return
+            buffer = engine.buffer
             books = Bookkeeper(buffer, metrics)
             token = settings.ops.token
             ops = web.AppRunner(
@@ -108,41 +111,34 @@ class Service:
             rooms.push_async_callback(front.cleanup)
             front_url = await _listen(front, settings.front.listen, "front.listen")
             async with asyncio.TaskGroup() as tasks:
-                watching = tasks.create_task(_watch(buffer), name="watch the buffer")
-                counting = tasks.create_task(books.run(), name="recount the books")
+                beside = [tasks.create_task(_watch(buffer), name="watch the buffer")]
+                if engine.watch is not None:
+                    beside.append(tasks.create_task(engine.watch(), name="survey the buffer"))
+                beside.append(tasks.create_task(books.run(), name="recount the books"))
                 flushing = tasks.create_task(flusher.run(), name="flusher")
                 self._health.started = True
                 running = Running(front_url, ops_url)
-                self._say_what_it_is(running)
+                self._say_what_it_is(running, engine)
                 on_start(running)
                 await stop.wait()
                 self._health.stopping = True
                 self._log.info("stopping", on_exit=settings.delivery.on_exit)
                 await self._stop(front, server, flusher, flushing)
-                watching.cancel()
-                counting.cancel()
+                for task in beside:
+                    task.cancel()
             self._log.info("stopped", held=await _held(buffer))
 
-    async def _open_buffer(self) -> Buffer:
-        settings = self._settings
-        quota = settings.front.unknown_key_quota
-        terms = Terms(
-            linger_s=settings.delivery.linger_s,
-            lease_s=settings.delivery.lease_s,
-            limit_per_s=settings.delivery.limit_per_s * settings.delivery.rate_share,
-            dedup_window_s=settings.buffer.dedup_window_s,
-            max_bytes=settings.buffer.max_bytes,
-            max_bytes_per_key=settings.buffer.max_bytes_per_key,
-            dead_max_bytes=settings.dead.max_bytes,
-            # Where keys are listed no other comes as far as the buffer.
-            quota=None if settings.front.public_keys else Quota(quota.queues, quota.keys),
-        )
+    async def _open(self, metrics: Metrics, stop: asyncio.Event) -> Engine | None:
+        """The engine; None where `stop` was set before it could be reached. Raises StartRefused."""
+        opening = asyncio.create_task(open_engine(self._settings, metrics, self._apart), name="open")
+        stopping = asyncio.create_task(stop.wait(), name="told to stop")
         try:
-            return await SqliteBuffer.opened(
-                settings.buffer.path, terms, sync_every_commit=settings.buffer.durability == "always"
-            )
-        except OpenRefused as error:
-            raise StartRefused(str(error)) from error
+            await asyncio.wait((opening, stopping), return_when=asyncio.FIRST_COMPLETED)
+            return opening.result() if opening.done() else None
+        finally:
+            stopping.cancel()
+            opening.cancel()
+            await asyncio.gather(opening, stopping, return_exceptions=True)
 
     def _make_room_for_connections(self) -> None:
         """Have as many file descriptors as connections are allowed, as far as the system lets us."""
@@ -187,7 +183,7 @@ class Service:
             self._log.warning("the grace is over; deliveries in flight are given up")
             flushing.cancel()
 
-    def _say_what_it_is(self, running: Running) -> None:
+    def _say_what_it_is(self, running: Running, engine: Engine) -> None:
         settings = self._settings
         self._log.info("outlit-proxy", version=__version__)
         self._log.info(
@@ -199,7 +195,7 @@ class Service:
         self._log.info(
             "operations", url=running.ops_url, administration="on" if settings.ops.token else "off"
         )
-        self._log.info("buffer", path=str(settings.buffer.path), durability=settings.buffer.durability)
+        self._log.info("buffer", **engine.shown)
         self._log.info(
             "upstream",
             url=settings.upstream.url,

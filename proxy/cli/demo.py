@@ -29,8 +29,16 @@ from proxy.demo import (
     ledger_lines,
     opening_lines,
 )
-from proxy.service import StartRefused
-from proxy.settings import BufferSettings, FrontSettings, ListenAddress, OpsSettings, parse_listen
+from proxy.engines import StartRefused
+from proxy.settings import (
+    BufferSettings,
+    BufferUrl,
+    FrontSettings,
+    ListenAddress,
+    OpsSettings,
+    parse_buffer_url,
+    parse_listen,
+)
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -43,11 +51,13 @@ def _address(_context: click.Context, parameter: click.Parameter, text: str | No
         raise click.BadParameter(str(error), param=parameter) from None
 
 
-def _buffer_url(_context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
+def _buffer_url(_context: click.Context, parameter: click.Parameter, text: str | None) -> BufferUrl | None:
     try:
-        return None if text is None else BufferSettings(url=text).url
+        return None if text is None else BufferSettings(url=parse_buffer_url(text)).url
     except ValidationError as error:
         raise click.BadParameter(str(error.errors()[0]["ctx"]["error"]), param=parameter) from None
+    except ValueError as error:
+        raise click.BadParameter(str(error), param=parameter) from None
 
 
 @click.command()
@@ -70,7 +80,7 @@ def _buffer_url(_context: click.Context, parameter: click.Parameter, text: str |
     "buffer_url",
     metavar="URL",
     callback=_buffer_url,
-    help="The embedded buffer's file, sqlite:///FILE; else one that is removed at the end.",
+    help="sqlite:///FILE, or a Redis, in which nothing is touched or left; else a file that is removed.",
 )
 @click.option(
     "--front-listen",
@@ -95,7 +105,7 @@ def demo(
     *,
     seconds: float,
     visitors: int,
-    buffer_url: str | None,
+    buffer_url: BufferUrl | None,
     front: ListenAddress | None,
     ops: ListenAddress | None,
     sabotage: str | None,
@@ -112,6 +122,7 @@ def demo(
     \b
     outlit-proxy demo
     outlit-proxy demo --seconds 60 --visitors 60
+    outlit-proxy demo --buffer redis://localhost
     outlit-proxy demo --sabotage swap
     """  # noqa: D301  # click wants the character itself before a paragraph that it is not to wrap
     with tempfile.TemporaryDirectory(prefix="outlit-proxy-demo-") as folder, _display() as show:
@@ -121,7 +132,7 @@ def demo(
             sabotage=sabotage,
             front=front or _free(FrontSettings().listen, "the front", show),
             ops=ops or _free(OpsSettings().listen, "operations", show),
-            buffer_url=buffer_url or f"sqlite:///{Path(folder, 'buffer.db')}",
+            buffer_url=buffer_url or parse_buffer_url(f"sqlite:///{Path(folder, 'buffer.db')}"),
         )
         outcome = _run(plan, show)
     for line in closing_lines(outcome):

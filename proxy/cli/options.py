@@ -3,8 +3,9 @@
 import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -27,7 +28,15 @@ def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return _with_settings(command, ())
 
 
-def _with_settings(command: Callable[..., Any], flagged: Sequence[Setting]) -> Callable[..., Any]:
+def buffer_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The same with those of the buffer alone; `--buffer` is short for the flag of its URL."""
+    of_buffer = [setting for setting in _FLAGGED if setting.name.startswith("buffer.")]
+    return _with_settings(command, of_buffer, {"buffer.url": "--buffer"})
+
+
+def _with_settings(
+    command: Callable[..., Any], flagged: Sequence[Setting], short: Mapping[str, str] = MappingProxyType({})
+) -> Callable[..., Any]:
     @functools.wraps(command)
     def with_settings(*args: Any, config: Path | None, **given: Any) -> Any:
         texts = {setting.name: given.pop(_parameter(setting)) for setting in flagged}
@@ -42,7 +51,8 @@ def _with_settings(command: Callable[..., Any], flagged: Sequence[Setting]) -> C
 
     # click shows the option that was added last first.
     for setting in reversed(flagged):
-        add = click.option(setting.flag, _parameter(setting), metavar=_metavar(setting), help=_help(setting))
+        flags_of = filter(None, (short.get(setting.name), setting.flag))
+        add = click.option(*flags_of, _parameter(setting), metavar=_metavar(setting), help=_help(setting))
         with_settings = add(with_settings)
     overridden = (
         "The environment overrides it, flags override both." if flagged else "The environment overrides it."

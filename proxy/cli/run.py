@@ -9,7 +9,8 @@ import click
 from proxy import log
 from proxy.buffer import BufferBroken
 from proxy.cli.options import settings_options
-from proxy.service import Service, StartRefused
+from proxy.engines import StartRefused
+from proxy.service import Service
 from proxy.settings import Settings
 
 

@@ -29,6 +29,7 @@ from proxy.sandbox import LIMIT_PER_S, Record, Sandbox
 from proxy.service import Running, Service
 from proxy.settings import (
     BufferSettings,
+    BufferUrl,
     FrontSettings,
     ListenAddress,
     LogSettings,
@@ -55,7 +56,7 @@ class Plan:
     sabotage: str | None
     front: ListenAddress
     ops: ListenAddress
-    buffer_url: str
+    buffer_url: BufferUrl
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,9 @@ async def demonstrate(plan: Plan, show: Show, end_early: asyncio.Event) -> Outco
         stop = asyncio.Event()
         started: asyncio.Future[Running] = asyncio.get_running_loop().create_future()
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(Service(run.settings).run(stop, started.set_result), name="service")
+            # In a Redis that is used, nothing may be touched, let alone delivered to a stand-in.
+            service = Service(run.settings, apart=f"demo-{secrets.token_hex(4)}")
+            tasks.create_task(service.run(stop, started.set_result), name="service")
             await run.play(await started, end_early)
             stop.set()
         return run.outcome()

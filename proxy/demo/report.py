@@ -22,7 +22,7 @@ def opening_lines(opening: Opening) -> Iterator[str]:
     yield f"public    {opening.front_url}   point a client's apiHost here"
     yield f"ops       {opening.ops_url}   /metrics /readyz"
     yield (
-        f"buffer    sqlite {buffer.path}, durability {buffer.durability}"
+        f"buffer    {buffer.target or f'sqlite {buffer.path}'}, durability {buffer.durability}"
         f"      upstream  stand-in, {opening.limit_per_s} requests/s, with faults"
     )
     plan = opening.plan

@@ -11,8 +11,8 @@ from proxy.ledger import Books
 from proxy.metrics import Metrics
 from proxy.wire.limits import EVENTS_PER_REQUEST, PublicKey
 
-RECOUNT_S = 60.0
-"""Between two recounts. One takes about a second for a million events, beside the buffer's writer."""
+RECOUNT_S = 120.0
+"""Between two recounts, by whichever process of a fleet. One takes about a second for a million events."""
 
 
 class Bookkeeper:
@@ -27,7 +27,8 @@ class Bookkeeper:
         """Recount until cancelled."""
         while True:
             try:
-                await self.show(recount=True)
+                if await self._buffer.may_recount(0.9 * RECOUNT_S):
+                    await self.show(recount=True)
             except BufferUnavailable as error:
                 self._metrics.buffer_retries.inc()
                 self._log.warning("recount failed", error=str(error))

@@ -27,12 +27,13 @@ from proxy.settings.tables import (
     UnknownKeyQuota,
     UpstreamSettings,
 )
-from proxy.settings.values import ListenAddress, parse_listen
+from proxy.settings.values import BufferUrl, ListenAddress, parse_buffer_url, parse_listen
 
 __all__ = [
     "SETTINGS",
     "SETTLE_S",
     "BufferSettings",
+    "BufferUrl",
     "DeadSettings",
     "DeliverySettings",
     "FrontSettings",
@@ -46,6 +47,7 @@ __all__ = [
     "UnknownKeyQuota",
     "UpstreamSettings",
     "load",
+    "parse_buffer_url",
     "parse_listen",
     "toml_text",
 ]

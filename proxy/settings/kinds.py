@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 from proxy.settings.values import (
+    BufferUrl,
     IpNetwork,
     ListenAddress,
     parse_buffer_url,
@@ -16,6 +17,7 @@ from proxy.settings.values import (
     parse_network,
     parse_number,
     parse_origin,
+    parse_password,
     parse_path_prefix,
     parse_public_key,
     parse_size,
@@ -76,8 +78,11 @@ Seconds = Annotated[float, BeforeValidator(parse_duration), Kind("duration", sho
 Bytes = Annotated[int, BeforeValidator(parse_size), Kind("size", show_size)]
 Listen = Annotated[ListenAddress, BeforeValidator(parse_listen), Kind("host:port", str)]
 UpstreamUrl = Annotated[str, BeforeValidator(parse_upstream_url), Kind("URL", str, quotable=False)]
-BufferUrl = Annotated[str, BeforeValidator(parse_buffer_url), Kind("URL", str, quotable=False)]
-Secret = Annotated[SecretStr | None, BeforeValidator(parse_token), Kind("secret", as_it_is, quotable=False)]
+Buffer = Annotated[BufferUrl, BeforeValidator(parse_buffer_url), Kind("URL", str, quotable=False)]
+Token = Annotated[SecretStr | None, BeforeValidator(parse_token), Kind("secret", as_it_is, quotable=False)]
+Password = Annotated[
+    SecretStr | None, BeforeValidator(parse_password), Kind("secret", as_it_is, quotable=False)
+]
 PathPrefixes = Annotated[
     tuple[Annotated[str, BeforeValidator(parse_path_prefix)], ...],
     AfterValidator(_at_least_one),

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from proxy.settings.redis_url import SCHEMES, parse_target
+
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
@@ -45,8 +47,9 @@ _VISIBLE = re.compile(r"[!-~]+")
 _HIGHEST_PORT = 65_535
 # Shorter tokens can be guessed over a network; much longer ones outgrow a request header (8,190 bytes).
 _TOKEN_LENGTHS = range(8, 513)
-# Buffers of later versions: named, so that who has read ahead is told so instead of "not a URL".
-_LATER_BUFFERS = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
+# Of the URL of a Redis, where parse_target has let it pass: what stands before and behind the password.
+_PASSWORD_IN_URL = re.compile(r"(?P<before>[a-z+]+://[^:@/?]*:)[^@/?]+(?P<behind>@.*)")
+_PASSWORD_LENGTHS = range(1, 513)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,22 @@ class ListenAddress:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class BufferUrl:
+    """Where the buffer is. `written`: as it was, for a password may stand in it; the text has *** there."""
+
+    written: SecretStr
+
+    @property
+    def is_redis(self) -> bool:
+        return self.written.get_secret_value().partition("://")[0] in SCHEMES
+
+    def __str__(self) -> str:
+        text = self.written.get_secret_value()
+        match = _PASSWORD_IN_URL.fullmatch(text)
+        return f"{match['before']}***{match['behind']}" if match else text
 
 
 def parse_whole(value: object) -> int:
@@ -226,18 +245,39 @@ def parse_upstream_url(value: object) -> str:
     return value.rstrip("/")
 
 
-def parse_buffer_url(value: object) -> str:
-    """The URL of an embedded buffer: sqlite:///relative/file or sqlite:////absolute/file."""
+def parse_buffer_url(value: object) -> BufferUrl:
+    """The URL of a file (sqlite:///relative/file, sqlite:////absolute/file) or a Redis (see `redis_url`)."""
+    if isinstance(value, BufferUrl):
+        return value
     form = 'write "sqlite:///data/buffer.db" (under the working directory) or "sqlite:////data/buffer.db"'
     scheme, separator, rest = value.partition("://") if isinstance(value, str) else ("", "", "")
-    if separator and scheme in _LATER_BUFFERS:
-        raise ValueError(f"{scheme}:// is not in this version, which has only the embedded buffer: {form}")
+    if separator and scheme in SCHEMES:
+        return _redis_url(f"{scheme}://{rest}")
     # "?" and "#" are kept free for options; a file of that name would change its meaning later.
     if scheme != "sqlite" or not re.fullmatch(r"/[^\x00-\x1f\x7f?#]+", rest):
-        raise ValueError(f"not the URL of a buffer: {form}")
+        redis = f"for a Redis {', '.join(f'{known}://' for known in SCHEMES)}"
+        raise ValueError(f"not the URL of a buffer: {form}, {redis}")
     if rest.endswith(("/", "/.", "/..")) or rest == "/:memory:":
         raise ValueError(f"names no file, and what was acknowledged must be kept: {form}")
-    return f"{scheme}://{rest}"
+    return BufferUrl(SecretStr(f"{scheme}://{rest}"))
+
+
+def _redis_url(text: str) -> BufferUrl:
+    # The password that a URL with a user needs may come apart from it; whether it does is known to the table.
+    parse_target(text, None if _PASSWORD_IN_URL.fullmatch(text) else "one that may come")
+    return BufferUrl(SecretStr(text))
+
+
+def parse_password(value: object) -> SecretStr:
+    """The password of a Redis: any text without control characters."""
+    password = value.get_secret_value() if isinstance(value, SecretStr) else value
+    if not isinstance(password, str):
+        raise ValueError("not a text: write it in quotes")  # noqa: TRY004
+    if len(password) not in _PASSWORD_LENGTHS:
+        raise ValueError(f"must have {_PASSWORD_LENGTHS.start} to {_PASSWORD_LENGTHS.stop - 1} characters")
+    if not password.isprintable():
+        raise ValueError("must have no control characters: write the password, and nothing else")
+    return SecretStr(password)
 
 
 def parse_token(value: object) -> SecretStr:

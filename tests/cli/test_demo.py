@@ -64,6 +64,18 @@ def test_one_event_dropped_doubled_or_swapped_is_found_and_named(sabotage, failu
     assert any(re.match(r"  demo\.[0-9a-f]{8}\.[a-z0-9]+\.[0-9]+ ", line) for line in lines)
 
 
+def test_on_a_redis_nothing_of_others_is_touched_and_nothing_is_left(redis_server):
+    redis_server.command("SET", "theirs", "1")
+    redis_server.command("SADD", "outlit:{fleet}:keys", "pk_demo", "pk_theirs")
+    redis_server.command("ZADD", "outlit:{fleet}:active", 1, "pk_demo")
+    redis_server.command("RPUSH", "outlit:{pk_demo}:q:0", "an event of a fleet's")
+    before = {key: redis_server.command("DUMP", key) for key in redis_server.command("KEYS", "*")}
+    code, lines, errors = demo("--seconds", "3", "--buffer", redis_server.url)
+    assert code == 0, "\n".join([*lines, errors])
+    assert lines[2].startswith(f"buffer    redis://{redis_server.address}, durability everysec")
+    assert {key: redis_server.command("DUMP", key) for key in redis_server.command("KEYS", "*")} == before
+
+
 def test_what_somebody_else_posts_is_kept_and_left_out_and_an_interrupt_ends_it_in_order(tmp_path):
     folder = tmp_path / "tmp"
     folder.mkdir()
@@ -166,7 +178,9 @@ def test_a_port_that_was_asked_for_and_is_taken_is_one_readable_line():
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("--buffer", "redis://localhost"),
+        ("--buffer", "redis://"),
+        ("--buffer", "redis://user@localhost"),
+        ("--buffer", "postgres://localhost"),
         ("--front-listen", "nowhere"),
         ("--seconds", "0"),
         ("--visitors", "0"),

@@ -9,7 +9,7 @@ import pytest
 from proxy.demo import Moment, Opening, Outcome, Plan, closing_lines, failures, ledger_lines, opening_lines
 from proxy.demo.comparison import Verdict
 from proxy.demo.figures import Figures
-from proxy.settings import BufferSettings, ListenAddress
+from proxy.settings import BufferSettings, ListenAddress, parse_buffer_url
 
 FIGURES = Figures(
     accepted=4_812,
@@ -57,19 +57,29 @@ def test_what_is_unusual_is_shown_too():
     )
 
 
-def test_the_command_to_paste_is_a_request_that_the_proxy_takes():
-    plan = Plan(
-        20, 40, None, ListenAddress("127.0.0.1", 8080), ListenAddress("127.0.0.1", 9090), "sqlite:///x"
-    )
-    opening = Opening(
+def opening(buffer: BufferSettings) -> list[str]:
+    plan = Plan(20, 40, None, ListenAddress("127.0.0.1", 8080), ListenAddress("127.0.0.1", 9090), buffer.url)
+    told = Opening(
         front_url="http://127.0.0.1:8080",
         ops_url="http://127.0.0.1:9090",
-        buffer=BufferSettings(),
+        buffer=buffer,
         limit_per_s=100,
         servers=3,
         plan=plan,
     )
-    curl = shlex.split(list(opening_lines(opening))[-1])
+    return list(opening_lines(told))
+
+
+def test_the_buffer_is_named_and_its_password_is_not():
+    line = opening(BufferSettings(url=parse_buffer_url("redis://u:t0ken@h/2")))[2]
+    assert line.startswith("buffer    redis://u@h:6379/2, durability everysec   ")
+    assert opening(BufferSettings())[2].startswith(
+        "buffer    sqlite data/outlit-proxy.db, durability always   "
+    )
+
+
+def test_the_command_to_paste_is_a_request_that_the_proxy_takes():
+    curl = shlex.split(opening(BufferSettings())[-1])
     assert curl[:3] == ["curl", "-si", "http://127.0.0.1:8080/api/i/v1/pk_demo/events"]
     assert json.loads(curl[-1])["events"]
 

@@ -432,7 +432,7 @@ def away(monkeypatch: pytest.MonkeyPatch) -> type[Away]:
     class OfThisTest(Away):
         pass
 
-    monkeypatch.setattr("proxy.service.SqliteBuffer", OfThisTest)
+    monkeypatch.setattr("proxy.engines.SqliteBuffer", OfThisTest)
     return OfThisTest
 
 

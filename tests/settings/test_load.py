@@ -7,12 +7,14 @@ from pydantic import ValidationError
 
 from proxy.settings import (
     SETTINGS,
+    BufferSettings,
     DeliverySettings,
     ListenAddress,
     Settings,
     SettingsError,
     UnknownKeyQuota,
     load,
+    parse_buffer_url,
 )
 
 TOKEN = "t0ken-that-nobody-may-see"
@@ -141,7 +143,12 @@ SECRET_ERRORS = [
     ({"OUTLIT_PROXY_OPS_TOKEN": f"{TOKEN} {TOKEN}"}, "visible ASCII"),
     ({"OUTLIT_PROXY_OPS_TOKN": TOKEN}, "did you mean OUTLIT_PROXY_OPS_TOKEN?"),
     ({"OUTLIT_PROXY_UPSTREAM_URL": f"https://u:{TOKEN}@x"}, "may not carry a user or password"),
-    ({"OUTLIT_PROXY_BUFFER_URL": f"redis://:{TOKEN}@h"}, "only the embedded buffer"),
+    ({"OUTLIT_PROXY_BUFFER_URL": f"redis://:{TOKEN}@"}, "has no host"),
+    ({"OUTLIT_PROXY_BUFFER_URL": f"redis://:{TOKEN}@h/{TOKEN}"}, "no whole number"),
+    ({"OUTLIT_PROXY_BUFFER_URL": f"redis://:/{TOKEN}@h"}, "%2F"),
+    ({"OUTLIT_PROXY_BUFFER_URL": f"redis://h?password={TOKEN}"}, "among its options"),
+    ({"OUTLIT_PROXY_BUFFER_PASSWORD": f"{TOKEN}\x07"}, "no control characters"),
+    ({"OUTLIT_PROXY_BUFFER_PASSWORD": TOKEN}, "buffer.password is for a Redis"),
     ({"OUTLIT_PROXY_BUFFER_URL": f"postgres://:{TOKEN}@h"}, "not the URL of a buffer"),
     ({"OUTLIT_PROXY_FRONT_PUBLIC_KEYS": f'["ok_{TOKEN}"]'}, "not a public key"),
     ({"OUTLIT_PROXY_FRONT_PUBLIC_KEYS": f"ok_{TOKEN}"}, "is not JSON"),
@@ -453,6 +460,45 @@ def test_an_empty_value_is_an_error_not_a_default(environ, flags, line):
                 " give operations a port of its own"
             ),
         ),
+        (
+            {"buffer.durability": "everysec"},
+            (
+                '--buffer-durability: buffer.durability is "everysec", which a file does not have:'
+                ' write "always" or "normal"'
+            ),
+        ),
+        (
+            {"buffer.url": "redis://h", "buffer.durability": "normal"},
+            (
+                '--buffer-durability: buffer.durability is "normal", which a Redis does not have:'
+                ' write "everysec", "always" or "replica"'
+            ),
+        ),
+        (
+            {"buffer.url": "redis://h", "buffer.replicas": "2"},
+            (
+                "--buffer-replicas: buffer.replicas is 2, but nothing waits for them with buffer.durability"
+                ' "everysec": set that to "replica", or leave buffer.replicas out'
+            ),
+        ),
+        (
+            {"buffer.wait_timeout": "2s"},
+            (
+                "--buffer-wait-timeout: buffer.wait_timeout is 2s, but nothing waits with buffer.durability"
+                ' "always" of a file: leave it out, or have a Redis with "always" or "replica"'
+            ),
+        ),
+        (
+            {"buffer.url": "redis://h", "buffer.wait_timeout": "2s"},
+            (
+                "--buffer-wait-timeout: buffer.wait_timeout is 2s, but nothing waits with buffer.durability"
+                ' "everysec" of a Redis: leave it out, or have a Redis with "always" or "replica"'
+            ),
+        ),
+        (
+            {"buffer.url": "redis://user@h"},
+            "--buffer-url: buffer.url names a user but there is no password: give both, or neither",
+        ),
     ],
 )
 def test_settings_that_contradict_each_other_are_an_error(flags, line):
@@ -468,6 +514,52 @@ def test_settings_just_apart_enough_are_accepted():
 def test_a_contradiction_with_a_value_that_was_misspelt_is_not_reported(file):
     path = file('[delivery]\ntimeout = "40s"\nleese = "60s"\n')
     assert wrong(path) == (f"{path}: delivery.leese: no such setting: did you mean delivery.lease?",)
+
+
+# The buffer
+
+
+def test_what_is_durable_by_default_depends_on_the_engine():
+    assert load().buffer.durability == "always"
+    settings = load(flags={"buffer.url": "redis://h"})
+    assert settings.buffer.durability == "everysec"
+    assert settings.origins["buffer.durability"] == "default"
+    assert (
+        load(flags={"buffer.url": "redis://h", "buffer.durability": "always"}).buffer.durability == "always"
+    )
+    assert BufferSettings(url=parse_buffer_url("unix:///s")).durability == "everysec"
+
+
+def test_the_password_of_a_redis_comes_in_its_url_or_apart(file):
+    for environ in (
+        {"OUTLIT_PROXY_BUFFER_URL": f"redis://u:{TOKEN}@h/3"},
+        {"OUTLIT_PROXY_BUFFER_URL": "redis://u@h/3", "OUTLIT_PROXY_BUFFER_PASSWORD": TOKEN},
+        {
+            "OUTLIT_PROXY_BUFFER_URL": "redis://u@h/3",
+            "OUTLIT_PROXY_BUFFER_PASSWORD_FILE": str(file(f"{TOKEN}\n", "password")),
+        },
+    ):
+        settings = load(None, environ)
+        target = settings.buffer.target
+        assert target
+        assert target.password
+        assert (target.username, target.password.get_secret_value(), target.db) == ("u", TOKEN, 3)
+        for text in (repr(settings), str(settings.effective()), settings.model_dump_json(), str(target)):
+            assert TOKEN not in text
+    both = {**environ, "OUTLIT_PROXY_BUFFER_URL": f"redis://u:{TOKEN}@h/3"}
+    (line,) = wrong(None, both)
+    assert line.startswith("OUTLIT_PROXY_BUFFER_URL: buffer.url holds a password, and another was given")
+    assert TOKEN not in line
+
+
+@pytest.mark.parametrize("durability", ["always", "replica"])
+def test_where_something_is_waited_for_the_time_may_be_set(durability):
+    flags = {"buffer.url": "redis://h", "buffer.durability": durability, "buffer.wait_timeout": "2s"}
+    assert load(flags=flags).buffer.wait_timeout_s == 2
+
+
+def test_a_file_has_no_target():
+    assert load().buffer.target is None
 
 
 # All at once

@@ -6,6 +6,7 @@ from ipaddress import ip_network
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from proxy.settings import ListenAddress
 from proxy.settings.values import (
@@ -15,6 +16,7 @@ from proxy.settings.values import (
     parse_network,
     parse_number,
     parse_origin,
+    parse_password,
     parse_path_prefix,
     parse_public_key,
     parse_size,
@@ -61,8 +63,8 @@ TAKEN = [
     (parse_upstream_url, "https://app.outlit.ai/", "https://app.outlit.ai"),
     (parse_upstream_url, "http://127.0.0.1:9300/base/", "http://127.0.0.1:9300/base"),
     (parse_upstream_url, "http://[::1]:9300", "http://[::1]:9300"),
-    (parse_buffer_url, "sqlite:///data/x.db", "sqlite:///data/x.db"),
-    (parse_buffer_url, "sqlite:////data/x.db", "sqlite:////data/x.db"),
+    (parse_password, "x", SecretStr("x")),
+    (parse_password, "ok_ with a space and ü", SecretStr("ok_ with a space and ü")),
     (parse_whole, "12", 12),
     (parse_number, "0.5", 0.5),
     (parse_number, 1, 1.0),
@@ -124,16 +126,21 @@ REFUSED = [
     (parse_upstream_url, "https://x?", "query or fragment"),
     (parse_upstream_url, "https://x#", "query or fragment"),
     (parse_upstream_url, "https://user:pass@x", "user or password"),
-    (parse_buffer_url, "redis://:pass@h", "redis:// is not in this version"),
-    (parse_buffer_url, "rediss://h", "only the embedded buffer"),
-    (parse_buffer_url, "redis+sentinel://h", "only the embedded buffer"),
-    (parse_buffer_url, "postgres://h", "not the URL of a buffer"),
+    (parse_buffer_url, "redis://", "has no host"),
+    (parse_buffer_url, "redis://h?ssl=true", "write rediss://"),
+    (parse_buffer_url, "redis+sentinel://h", "what the Sentinels call the service"),
+    (parse_buffer_url, "redis+cluster://h/1", "has no databases"),
+    (parse_buffer_url, "postgres://h", "for a Redis redis://, rediss://, unix://"),
     (parse_buffer_url, "data/x.db", "not the URL of a buffer"),
     (parse_buffer_url, "sqlite://data/x.db", "not the URL of a buffer"),
     (parse_buffer_url, "sqlite:///", "not the URL of a buffer"),
     (parse_buffer_url, "sqlite:///x.db?mode=ro", "not the URL of a buffer"),
     (parse_buffer_url, "sqlite:///data/", "names no file"),
     (parse_buffer_url, "sqlite:///:memory:", "must be kept"),
+    (parse_password, "", "1 to 512 characters"),
+    (parse_password, "a" * 513, "1 to 512 characters"),
+    (parse_password, "a\nb", "no control characters"),
+    (parse_password, 12, "not a text"),
     (parse_token, "ok_" + "a" * 20, 'must not begin with "ok_"'),
     (parse_token, "short", "8 to 512 characters"),
     (parse_token, "a" * 513, "8 to 512 characters"),
@@ -153,6 +160,34 @@ def test_is_refused_with_a_remedy(parse, text, problem):
     with pytest.raises(ValueError, match=problem) as refusal:
         parse(text)
     assert re.search(r"write|make|must", str(refusal.value))
+
+
+URLS = [
+    ("sqlite:///data/x.db", "sqlite:///data/x.db", False),
+    ("sqlite:////data/x.db", "sqlite:////data/x.db", False),
+    ("sqlite:////data/a:b@c.db", "sqlite:////data/a:b@c.db", False),
+    ("redis://h", "redis://h", True),
+    ("redis://h:1/2", "redis://h:1/2", True),
+    ("redis://u@h", "redis://u@h", True),
+    ("redis://u:p@h/2", "redis://u:***@h/2", True),
+    ("redis://:p%40%2Fq@h", "redis://:***@h", True),
+    ("rediss://u:p@h:1?ca=/ca.pem", "rediss://u:***@h:1?ca=/ca.pem", True),
+    ("unix://:p@/run/redis.sock?db=1", "unix://:***@/run/redis.sock?db=1", True),
+    ("redis+sentinel://u:p@a,b:1/main/2?tls=true", "redis+sentinel://u:***@a,b:1/main/2?tls=true", True),
+    ("redis+cluster://u:p@a,[::1]:1", "redis+cluster://u:***@a,[::1]:1", True),
+]
+
+
+@pytest.mark.parametrize(("written", "shown", "is_redis"), URLS)
+def test_a_buffers_url_is_shown_as_it_was_written_but_for_its_password(written, shown, is_redis):
+    url = parse_buffer_url(written)
+    assert str(url) == shown
+    assert url.written.get_secret_value() == written
+    assert url.is_redis == is_redis
+    assert parse_buffer_url(url) == url
+    if shown != written:
+        assert written not in repr(url)
+        assert str(parse_buffer_url(shown)) == shown, "it can be read again, though it lets nobody in"
 
 
 @given(st.integers(0, 10**14))
