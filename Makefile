@@ -38,9 +38,12 @@ test-long: $(VENV)/dev.stamp programs $(BROWSER)/node_modules/.package-lock.json
 	$(BIN)/pytest -n auto --randomly $(SLOW:%=--ignore=%)
 	$(BIN)/pytest -m long
 	$(MAKE) simulate mutations
+	$(MAKE) simulate ARGS="--engine redis --seeds 1000"
+	$(MAKE) simulate ARGS="--engine cluster --seeds 200"
+	$(MAKE) simulate ARGS="--engine valkey --seeds 200"
 
 .PHONY: simulate
-simulate: $(VENV)/dev.stamp ## ten thousand random lives of the proxy below HTTP (ARGS="--seeds 100 --from 7")
+simulate: $(VENV)/dev.stamp ## ten thousand random lives of the proxy below HTTP (ARGS="--engine redis --seeds 100 --from 7")
 	@$(BIN)/python -m tests.simulation $(ARGS)
 
 .PHONY: mutations
@@ -55,7 +58,7 @@ check: $(VENV)/dev.stamp ## lint, format, types, and who imports whom
 	$(BIN)/lint-imports
 
 .PHONY: bench
-bench: $(VENV)/dev.stamp ## accepting, holding, delivering, measured here as tables (ARGS="accept --rounds 9")
+bench: $(VENV)/dev.stamp ## accepting, holding, delivering on both engines, as tables (ARGS="accept --rounds 9")
 	@$(BIN)/python -m tests.bench $(ARGS)
 
 .PHONY: lock

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 CONTRACT = ("tests/buffer", "tests/model")
+ON_REDIS = ("tests/buffer/redis/test_engine.py", "tests/buffer", "tests/model")
+LUA = "proxy/buffer/redis/lua"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,5 +148,145 @@ MUTATIONS = [
         "unsettled |= expired",
         "unsettled = 0",
         CONTRACT,
+    ),
+    Mutation(
+        "Redis, settle: fencing removed",
+        f"{LUA}/settle.lua",
+        "if not record or record.token ~= token then",
+        "if not record then",
+        ON_REDIS,
+    ),
+    Mutation(
+        "Redis, settle: its answer is not remembered",
+        f"{LUA}/settle.lua",
+        "if before then",
+        "if false then",
+        ON_REDIS,
+    ),
+    Mutation(
+        "Redis, settle: a lane's header is taken off with its first batch",
+        f"{LUA}/settle.lua",
+        'if head and string.sub(head, 1, 1) == "R" then',
+        "if false then",
+        ON_REDIS,
+    ),
+    Mutation(
+        "Redis, settle: a line of the ledger left out",
+        f"{LUA}/settle.lua",
+        'redis.call("HINCRBY", KEYS[1], "delivered", ARGV[9])',
+        'redis.call("HINCRBY", KEYS[1], "delivered", 0)',
+        ON_REDIS,
+    ),
+    Mutation(
+        "Redis, settle: a batch whose lease was lost with a primary is not listed",
+        f"{LUA}/settle.lua",
+        'if ARGV[16] == "" or redis.call("ZSCORE", KEYS[13], token) then',
+        "if true then",
+        ON_REDIS,
+    ),
+    Mutation(
+        "Redis, settle: what is sent again goes behind the others",
+        "proxy/buffer/redis/deliveries.py",
+        "kept = [at - position for at in batch if at in settlement.again]\n        kept += range(len(batch), run.events)",
+        "kept = [*range(len(batch), run.events)]\n        kept += [at - position for at in batch if at in settlement.again]",
+        ON_REDIS,
+    ),
+    Mutation(
+        "Redis, append: a line of the ledger left out",
+        f"{LUA}/append.lua",
+        'redis.call("HINCRBY", KEYS[1], "accepted", accepted)',
+        'redis.call("HINCRBY", KEYS[1], "accepted", 0)',
+        ON_REDIS,
+    ),
+    Mutation(
+        "Redis, append: dedup removed",
+        f"{LUA}/append.lua",
+        "if #seen > 0 then",
+        "if false then",
+        ON_REDIS,
+    ),
+    Mutation(
+        "Redis, append: the hundredth event ends a lease",
+        f"{LUA}/shared.lua",
+        'and tail.before < FULL_BATCH and record.token == ""',
+        "and tail.before < FULL_BATCH",
+        ON_REDIS,
+    ),
+    Mutation(
+        "Redis, append: an event shortens a back-off",
+        f"{LUA}/shared.lua",
+        "and record.backs_off == 0 then",
+        "then",
+        ON_REDIS,
+    ),
+    Mutation(
+        "Redis, append: acknowledged before it is kept",
+        "proxy/buffer/redis/appends.py",
+        "                kept=True,",
+        "                kept=False,",
+        ON_REDIS,
+    ),
+    Mutation(
+        "Redis, append: the bytes of other keys do not count",
+        "proxy/buffer/redis/appends.py",
+        "store.facts.others_bytes(key),",
+        "0,",
+        ON_REDIS,
+    ),
+    Mutation(
+        "Redis, claim: takes no token of the gate",
+        f"{LUA}/claim.lua",
+        '"tat", string.format("%.17g", tat_ms)',
+        '"tat", 0',
+        ON_REDIS,
+    ),
+    Mutation(
+        "Redis, claim: a lease that ended by itself is forgotten",
+        f"{LUA}/claim.lua",
+        "record.attempts, record.unsettled = record.attempts + 1, 1",
+        "record.attempts = record.attempts + 1",
+        ON_REDIS,
+    ),
+    Mutation(
+        "Redis, claim: due times are not pulled back after the clock",
+        f"{LUA}/pull_back.lua",
+        "if tonumber(due_ms) > now_ms + reach_ms then",
+        "if false then",
+        ON_REDIS,
+    ),
+    Mutation(
+        "Redis, read: whose lease it is is not looked at",
+        "proxy/buffer/redis/deliveries.py",
+        "if record is None or read_record(record).token != lease.token:",
+        "if record is None:",
+        ON_REDIS,
+    ),
+    Mutation(
+        "Redis, read: a batch of two lanes",
+        "proxy/buffer/redis/deliveries.py",
+        "if first_header is not None and entry != first_header:",
+        "if first_header is not None and entry.lane == b'':",
+        ON_REDIS,
+    ),
+    Mutation(
+        "Redis, erase: the last header goes although an append may rely on it",
+        f"{LUA}/erase.lua",
+        'if next_entry and string.sub(next_entry, 1, 1) == "R" then',
+        "if false then",
+        ON_REDIS,
+    ),
+    Mutation(
+        "Redis: that it has gone back is not noticed",
+        "proxy/buffer/redis/facts.py",
+        "has_gone_back = before.turn > 0 and not fact.follows(before, wrote=wrote)",
+        "has_gone_back = False",
+        ON_REDIS,
+    ),
+    Mutation(
+        "Redis: a key is not enrolled before something of it is stored",
+        "proxy/buffer/redis/roster.py",
+        '(("SADD", KNOWN, key), ("ZADD", ACTIVE, due_ms, key))',
+        '(("ZADD", ACTIVE, due_ms, key),)',
+        ON_REDIS,
     ),
 ]

@@ -7,10 +7,11 @@ import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 from tests.simulation.evidence import Met
 from tests.simulation.report import LINES, failure
-from tests.simulation.simulation import simulate
+from tests.simulation.simulation import ENGINES, simulate
 
 _SHARE = 20
 """Seeds that a process is given at a time."""
@@ -37,11 +38,11 @@ class Tally:
         self.failures += other.failures
 
 
-def tallied(seeds: range, lines: int) -> Tally:
+def tallied(engine: str, seeds: range, lines: int) -> Tally:
     """Simulate these seeds."""
     tally = Tally()
     for seed in seeds:
-        run = simulate(seed)
+        run = simulate(seed, engine)
         evidence = run.evidence
         tally.events += sum(len(post.events) for post in evidence.posts)
         tally.requests += len(evidence.requests)
@@ -56,6 +57,9 @@ def tallied(seeds: range, lines: int) -> Tally:
 def main() -> int:
     """Simulate, print what broke, and say how it went: 0 where every promise was kept."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument(
+        "--engine", choices=ENGINES, default=ENGINES[0], help="what holds the events (sqlite)"
+    )
     parser.add_argument("--seeds", type=int, default=10_000, help="how many (10000)")
     parser.add_argument("--from", dest="first", type=int, default=0, help="the first of them (0)")
     parser.add_argument("--lines", type=int, default=LINES, help=f"of a broken run's trace ({LINES})")
@@ -66,7 +70,7 @@ def main() -> int:
     started = time.monotonic()
     total = Tally()
     with ProcessPoolExecutor(asked.jobs) as pool:
-        for number, share in enumerate(pool.map(tallied, shares, [asked.lines] * len(shares))):
+        for number, share in enumerate(pool.map(partial(tallied, asked.engine, lines=asked.lines), shares)):
             for text in share.failures:
                 print(text, end="\n\n", flush=True)
             total.add(share)
@@ -77,8 +81,8 @@ def main() -> int:
     print(
         f"{total.events} events and {total.requests} upstream requests in {total.virtual_s / 3600:.1f}"
         f" simulated hours, {time.monotonic() - started:.0f} s\n"
-        f"seeds {seeds.start} to {seeds.stop - 1}: {len(seeds) - len(total.failures)} kept every promise,"
-        f" {len(total.failures)} did not"
+        f"on {asked.engine}, seeds {seeds.start} to {seeds.stop - 1}: {len(seeds) - len(total.failures)} kept"
+        f" every promise, {len(total.failures)} did not"
     )
     return 1 if total.failures else 0
 

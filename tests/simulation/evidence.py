@@ -32,6 +32,10 @@ class Met(StrEnum):
     LOST_APPEND = "append's answer lost"
     LOST_CLAIM = "claim's answer lost"
     LOST_SETTLE = "settle's answer lost"
+    RESENT = "script sent and done again"
+    BELATED = "script done after it was given up"
+    LOST_SCRIPT = "script's answer lost"
+    RECOUNT = "books recounted between two scripts"
     FULL = "buffer full"
     DUPLICATE = "duplicate appended"
     UNSETTLED = "lease ended by itself"
@@ -69,13 +73,13 @@ class Post:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A lease that the buffer gave, at some moment between the two. `life` counts the processes.
+    """A lease that the buffer gave, at some moment between the two. `clock` numbers the clocks that it had.
 
     In milliseconds of the store's clock, and in the world's seconds.
     """
 
     key: PublicKey
-    life: int
+    clock: int
     asked_ms: int
     given_ms: int
     asked_s: float
@@ -92,7 +96,7 @@ class Pause:
     """A 429 that said for how long, settled at some moment between the two."""
 
     key: PublicKey
-    life: int
+    clock: int
     asked_ms: int
     given_ms: int
     wait_ms: int

@@ -1,7 +1,7 @@
 """What a seed's run is made of, drawn at its start."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TypeVar
 
@@ -15,6 +15,10 @@ T = TypeVar("T")
 
 BOUND_BYTES = 15_000
 """A small bound on stored bytes: every small post fits, and some of them fill it."""
+
+
+SHARED_BOUND_BYTES = 40_000
+"""The same where a queue counts more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,28 @@ class Plan:
     purges: int
     skews: bool
     slow_upstream: bool
+    replicas: int = 1
+    background: bool = False
+    """Whether the engine's own tasks run: needed where an append may be done and nobody hears of it."""
+
+    def shared(self, chance: Random) -> "Plan":
+        """The same on a store that several processes share, over a way that loses and repeats scripts."""
+        terms = self.build.terms
+        if terms.max_bytes_per_key == BOUND_BYTES:
+            terms = replace(terms, max_bytes_per_key=SHARED_BOUND_BYTES)
+        trouble = replace(
+            self.trouble,
+            resent=chance.choice((0.0, 0.02, 0.1)),
+            belated=chance.choice((0.0, 0.0, 0.02, 0.05)),
+        )
+        loses = self.buffer_outages or trouble.lost or trouble.resent or trouble.belated
+        return replace(
+            self,
+            build=replace(self.build, terms=terms),
+            replicas=chance.choice((1, 2, 3)),
+            background=bool(loses) or chance.random() < 0.5,
+            trouble=trouble,
+        )
 
     @classmethod
     def drawn(cls, chance: Random) -> "Plan":

@@ -1,36 +1,28 @@
 """A life of the proxy: one process's loop, and in it what the service builds, but for HTTP.
 
-`kill` leaves of it what SIGKILL leaves: the files as the system holds them. The next life starts from those.
+`kill` leaves of it what SIGKILL leaves: what stands in the storage. The next life starts from that.
 """
 
 import asyncio
-import shutil
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from proxy.buffer import Buffer, BufferFault, KeyFigures, Terms
-from proxy.buffer.sqlite import SqliteBuffer
-from proxy.clock import StoreClock
+from proxy.buffer import Buffer, BufferFault, BufferUnavailable, Terms
 from proxy.flusher import Flusher
 from proxy.front import Ingest
 from proxy.metrics import Metrics
 from proxy.wire.answers import ClientAnswer
-from proxy.wire.limits import PublicKey
 from tests.simulation.evidence import Broken, Evidence, Met, Post
 from tests.simulation.loop import World
-from tests.simulation.trouble import Disk, Trouble, UnreliableBuffer
+from tests.simulation.storage import Storage
+from tests.simulation.trouble import Trouble, UnreliableBuffer
 from tests.simulation.upstream import Line, SimulatedUpstream
-from tests.simulation.watched import Leases, WatchedBuffer
-
-_DATABASE = "buffer.db"
-_LEFT_BEHIND = tuple(f"{_DATABASE}{ending}" for ending in ("", "-wal", "-shm", ".lock"))
-"""The files that outlive a process which was killed."""
 
 _MAX_EVENTS = 5_000
+_START_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +42,11 @@ class Surroundings:
     """What outlives a process."""
 
     world: World
-    folder: Path
-    """Where the buffer's files are: another one after each kill."""
+    storage: Storage
     upstream: SimulatedUpstream
     evidence: Evidence
     chance: Random
     trouble: Trouble
-    leases: Leases = field(default_factory=Leases)
-    skew_s: float = 0.0
-    """How wrong the time of day is when a process starts."""
 
 
 class Process:
@@ -68,9 +56,10 @@ class Process:
         around.evidence.lives += 1
         self.loop = around.world.loop(f"process {around.evidence.lives}")
         self.ended: asyncio.Future[None] = around.world.outside.create_future()
-        self.buffer: SqliteBuffer | None = None
+        self.buffer: Buffer | None = None
         self._build = build
         self._around = around
+        self._life = around.storage.life()
         self._metrics = Metrics()
         self._ingest: Ingest | None = None  # while it listens
         self._replies: dict[asyncio.Future[ClientAnswer], None] = {}
@@ -110,19 +99,12 @@ class Process:
 
     def kill(self) -> None:
         """SIGKILL."""
-        evidence, folder = self._around.evidence, self._around.folder
+        evidence = self._around.evidence
         evidence.met[Met.KILL] += 1
         evidence.note(f"the process is killed, after {self.loop.steps} steps")
-        left = folder.with_name(f"after-kill-{evidence.met[Met.KILL]}")
-        left.mkdir()
-        for name in _LEFT_BEHIND:
-            if (folder / name).exists():
-                shutil.copyfile(folder / name, left / name)
+        self._life.kill()
         self.loop.kill()
-        if self.buffer is not None:
-            self.buffer._lock.release()
-        shutil.rmtree(folder)
-        self._around.folder = left
+        self._life.end()
         self._count(door_is_quiet=False)
         self._hang_up()
         self.ended.set_result(None)
@@ -131,15 +113,8 @@ class Process:
 
     async def _run(self) -> None:
         build, around = self._build, self._around
-        clock = StoreClock(
-            wall=lambda: around.world.wall_s() + around.skew_s, monotonic=lambda: around.world.now_s
-        )
-        self.buffer = await SqliteBuffer.opened(
-            around.folder / _DATABASE, build.terms, clock=clock, inline=True
-        )
-        self.buffer._writer._thread = Disk(around.trouble, around.chance)  # type: ignore[assignment]
-        check_books(await self.buffer.figures(recount=True))
-        watched = WatchedBuffer(self.buffer, around.evidence, around.leases, clock, build.terms.lease_s)
+        self.buffer = await self._opened()
+        watched = self._life.around(self.buffer, build.terms)
         line = Line(around.upstream, around.world.outside, around.evidence, timeout_s=build.timeout_s)
         flushers = [
             Flusher(
@@ -162,6 +137,15 @@ class Process:
             await self._finish(flushers, flushing)
             watching.cancel()
         await self.buffer.close()
+
+    async def _opened(self) -> Buffer:
+        """As a supervisor would have it: started again until the store answers."""
+        while True:
+            try:
+                return await self._life.opened(self._build.terms)
+            except BufferUnavailable as error:
+                self._around.evidence.note(f"the process cannot start: {error}")
+            await asyncio.sleep(_START_AGAIN_S)
 
     @staticmethod
     async def _watch(buffer: Buffer) -> None:
@@ -231,6 +215,7 @@ class Process:
                 self.ended.set_exception(error)
             return
         self.loop.kill()
+        self._life.end()
         self._count(door_is_quiet=not self._gave_requests_up)
         self._hang_up()
         self.ended.set_result(None)
@@ -267,11 +252,3 @@ class Process:
             )
         if lane_faults:
             raise Broken("a lane check failed: a head held an event of another lane")
-
-
-def check_books(figures: Mapping[PublicKey, KeyFigures]) -> None:
-    """Raises Broken where the books do not balance, or a recount of the data disagrees with them."""
-    for key, of in figures.items():
-        books = of.books
-        if books.difference or books.accepted != books.held + books.delivered + books.dead + books.dropped:
-            raise Broken(f"the books of {key} do not balance: {books}")

@@ -16,12 +16,12 @@ def failure(run: Run, lines: int = LINES) -> str:
     plan = [f"    {each.name} = {getattr(run.plan, each.name)}" for each in fields(run.plan)]
     return "\n".join(
         [
-            f"seed {run.seed}:",
+            f"seed {run.seed}, on {run.engine}:",
             *plan,
             f"  its trace, the last {min(lines, len(run.evidence.trace))} lines (time, step, what happened):",
             *run.evidence.lines(lines),
             f"  broken: {_described(run.broken)}",
-            f'  again: make simulate ARGS="--from {run.seed} --seeds 1 --lines 100000"',
+            f'  again: make simulate ARGS="--engine {run.engine} --from {run.seed} --seeds 1 --lines 100000"',
         ]
     )
 

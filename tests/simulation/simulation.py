@@ -19,9 +19,8 @@ from unittest.mock import patch
 
 import structlog
 
-from proxy.buffer import MAX_BATCHES, MAX_LETTERS, Batch, DeadLetter, Which
+from proxy.buffer import MAX_BATCHES, MAX_LETTERS, Batch, Buffer, DeadLetter, Which
 from proxy.buffer.contract import MAX_WAIT_S
-from proxy.buffer.sqlite import SqliteBuffer
 from proxy.wire.answers import ClientAnswer
 from proxy.wire.limits import PublicKey
 from tests.simulation.clients import Author, Manners, Server, Tab, Visitor, post_all
@@ -29,7 +28,10 @@ from tests.simulation.evidence import Broken, Evidence, Met, Post
 from tests.simulation.invariants import Calm, Leftovers, check_all, check_promptness
 from tests.simulation.loop import World
 from tests.simulation.plan import Plan
-from tests.simulation.process import Process, Surroundings, check_books
+from tests.simulation.process import Process, Surroundings
+from tests.simulation.redis_storage import RedisStorage
+from tests.simulation.sqlite_storage import SqliteStorage
+from tests.simulation.storage import Storage
 from tests.simulation.upstream import CALM, WEATHERS, WORKS_S, SimulatedUpstream
 
 CLIENTS_END_S = 600.0
@@ -66,23 +68,36 @@ class Run:
     """A finished run, its promises kept or one of them broken."""
 
     seed: int
+    engine: str
     plan: Plan
     evidence: Evidence
     broken: Exception | None
 
 
-def simulate(seed: int) -> Run:
-    """Carry out the run of this seed."""
+ENGINES = ("sqlite", "redis", "cluster", "valkey")
+
+
+def simulate(seed: int, engine: str = ENGINES[0]) -> Run:
+    """Carry out the run of this seed on one of the engines."""
     chance = Random(seed)
     world = World(chance)
     evidence = Evidence(world)
     plan = Plan.drawn(chance)
+    if engine != "sqlite":
+        plan = plan.shared(Random(f"{seed} shared"))
     broken = None
     with (
         tempfile.TemporaryDirectory(prefix="simulation-", dir=MEMORY if MEMORY.is_dir() else None) as folder,
         _the_program_on(world, evidence, chance),
     ):
-        story = Story(plan, world, evidence, chance, Path(folder))
+        trouble = replace(plan.trouble)
+        upstream = SimulatedUpstream(chance, plan.limit_per_s, evidence)
+        storage: Storage
+        if engine == "sqlite":
+            storage = SqliteStorage(Path(folder), evidence, chance, trouble)
+        else:
+            storage = RedisStorage(engine, evidence, chance, trouble, background=plan.background)
+        story = Story(plan, Surroundings(world, storage, upstream, evidence, chance, trouble))
         try:
             world.run(story.tell())
         except Exception as error:  # noqa: BLE001  # whatever it was, the seed has found it
@@ -90,7 +105,8 @@ def simulate(seed: int) -> Run:
         finally:
             story.end()
             world.close()
-    return Run(seed, plan, evidence, broken)
+            storage.close()
+    return Run(seed, engine, plan, evidence, broken)
 
 
 def _innermost(error: Exception) -> Exception:
@@ -134,26 +150,25 @@ def _the_program_on(world: World, evidence: Evidence, chance: Random) -> Generat
 class Story:
     """What happens, in the world's own loop."""
 
-    def __init__(self, plan: Plan, world: World, evidence: Evidence, chance: Random, folder: Path) -> None:
+    def __init__(self, plan: Plan, around: Surroundings) -> None:
         self._plan = plan
-        self._world = world
-        self._evidence = evidence
-        self._chance = chance
-        self._upstream = SimulatedUpstream(chance, plan.limit_per_s, evidence)
-        self._trouble = replace(plan.trouble)
-        files = folder / "first"
-        files.mkdir()
-        self._around = Surroundings(world, files, self._upstream, evidence, chance, self._trouble)
+        self._around = around
+        self._world = around.world
+        self._evidence = around.evidence
+        self._chance = around.chance
+        self._upstream = around.upstream
+        self._trouble = around.trouble
         self._keys = [PublicKey(f"pk_{number}") for number in range(plan.keys)]
+        self._replicas: list[Process] = []
         self._troubled = True
         self._over = False
 
     async def tell(self) -> None:
         """All of it. Raises what went wrong."""
-        self._start()
+        self._replicas = [self._started() for _ in range(self._plan.replicas)]
         authors = list(self._authors())
         async with asyncio.TaskGroup() as tasks:
-            living = tasks.create_task(self._live_again())
+            living = [tasks.create_task(self._live_again(at)) for at in range(len(self._replicas))]
             clients = tasks.create_task(self._post(authors, self._manners))
             await self._let_trouble_pass()
             await self._come_to_rest(clients)
@@ -163,9 +178,9 @@ class Story:
                 await self._knock(Tab(Visitor(key, 0, self._chance), self._chance))
             left = await self._leftovers()
             self._over = True
-            self._process.stop()
-            await living
-        check_books(left.figures)
+            for process in self._replicas:
+                process.stop()
+            await asyncio.wait(living)
         check_all(self._evidence, left, self._plan.limit_per_s)
         check_promptness(self._evidence, calm, self._plan)
 
@@ -176,13 +191,14 @@ class Story:
 
     def end(self) -> None:
         """Leave no file open, whatever happened."""
-        if not self._process.ended.done():
-            self._process.kill()
+        for process in self._replicas:
+            if not process.ended.done():
+                process.kill()
 
     # -- processes -------------------------------------------------------------------------------------
 
-    def _start(self) -> None:
-        self._process = process = Process(self._plan.build, self._around)
+    def _started(self) -> Process:
+        process = Process(self._plan.build, self._around)
         if self._plan.kill_steps and self._evidence.met[Met.KILL] < MOST_KILLS:
             dies_after = self._chance.expovariate(1 / self._plan.kill_steps)
 
@@ -191,17 +207,22 @@ class Story:
                     process.kill()
 
             process.loop.on_step = step
+        return process
 
-    async def _live_again(self) -> None:
+    def _one(self) -> Process:
+        """One of the replicas."""
+        return self._replicas[0] if len(self._replicas) == 1 else self._chance.choice(self._replicas)
+
+    async def _live_again(self, at: int) -> None:
         """A supervisor: what ended is started again."""
         while True:
-            await self._process.ended
+            await self._replicas[at].ended
             if self._over:
                 return
             await asyncio.sleep(self._chance.choice((0.0, 0.5, 10.0)))
             if self._plan.skews:
-                self._around.skew_s += self._chance.choice((-3_600, -60, -1, 1, JUMP_AHEAD_S))
-            self._start()
+                self._around.storage.set_clock(self._chance.choice((-3_600, -60, -1, 1, JUMP_AHEAD_S)))
+            self._replicas[at] = self._started()
 
     # -- clients ---------------------------------------------------------------------------------------
 
@@ -252,10 +273,11 @@ class Story:
 
     async def _send(self, post: Post) -> ClientAnswer:
         await asyncio.sleep(self._chance.uniform(0, TRAVELS_S))
-        if not self._process.listens:
+        process = self._one()
+        if not process.listens:
             raise ConnectionRefusedError("nobody listens")
         reply: asyncio.Future[ClientAnswer] = asyncio.get_running_loop().create_future()
-        self._process.take(post, reply)
+        process.take(post, reply)
         answer = await reply
         await asyncio.sleep(self._chance.uniform(0, TRAVELS_S))
         return answer
@@ -297,11 +319,12 @@ class Story:
         for_s = self._chance.uniform(0.1, 1.5 * self._plan.build.terms.lease_s)
         self._evidence.met[Met.FREEZE] += 1
         self._evidence.note(f"the process is frozen for {for_s:.1f} s")
-        self._process.loop.freeze(for_s)
+        self._one().loop.freeze(for_s)
 
     def _stop(self) -> None:
-        if not self._process.ended.done():
-            self._process.stop()
+        process = self._one()
+        if not process.ended.done():
+            process.stop()
 
     def _buffer_goes_away(self) -> None:
         for_s = self._chance.uniform(1, 20)
@@ -313,24 +336,23 @@ class Story:
         self._evidence.met[Met.REPLAY] += 1
         self._evidence.note("the operator has dead letters replayed")
         which = Which(key=self._chance.choice(self._keys))
-        self._process.operate(lambda buffer: buffer.replay(which))
+        self._one().operate(lambda buffer: buffer.replay(which))
 
     def _purge(self) -> None:
         self._evidence.met[Met.PURGE] += 1
         self._evidence.note("the operator has dead letters purged")
         which = Which(key=self._chance.choice(self._keys))
-        self._process.operate(lambda buffer: buffer.purge(which))
+        self._one().operate(lambda buffer: buffer.purge(which))
 
     # -- the end ---------------------------------------------------------------------------------------
 
     async def _drained(self) -> None:
         # Nobody tells when the last event is gone: a buffer is not asked to.
-        while self._process.ended.done() or self._process.buffer is None or await self._held():  # noqa: ASYNC110
+        while not all(map(_is_up, self._replicas)) or await self._held():  # noqa: ASYNC110
             await asyncio.sleep(_LOOK_S)
 
     async def _held(self) -> int:
-        figures = await self._buffer().figures(recount=True)
-        check_books(figures)
+        figures = await self._around.storage.recounted(self._buffer())
         return sum(of.books.held for of in figures.values())
 
     async def _leftovers(self) -> Leftovers:
@@ -340,16 +362,21 @@ class Story:
             before_id=letters[-1].id if letters else None, limit=MAX_LETTERS
         ):
             letters += page
-        figures = await buffer.figures(recount=True)
+        figures = await self._around.storage.recounted(buffer)
         ambiguous: list[Batch] = []
         for key in figures:
             ambiguous += await buffer.ambiguous(key, limit=MAX_BATCHES)
         return Leftovers(figures, letters, ambiguous)
 
-    def _buffer(self) -> SqliteBuffer:
-        if self._process.buffer is None:
+    def _buffer(self) -> Buffer:
+        buffer = self._one().buffer
+        if buffer is None:
             raise Broken("the process has not started")
-        return self._process.buffer
+        return buffer
+
+
+def _is_up(process: Process) -> bool:
+    return process.buffer is not None and not process.ended.done()
 
 
 async def _within(seconds: float, done: Awaitable[object], failure: str) -> None:

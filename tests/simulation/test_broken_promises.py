@@ -4,11 +4,13 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from hashlib import sha1
 from typing import Any
 
 import pytest
 
 from proxy import lanes
+from proxy.buffer.redis import appends, deliveries
 from proxy.buffer.sqlite.deliveries import Deliveries
 from proxy.buffer.sqlite.queues import Queues, Tail
 from proxy.buffer.sqlite.records import Records
@@ -187,8 +189,35 @@ def _a_wake_up_is_lost(patch: pytest.MonkeyPatch) -> None:
 )
 def test_a_broken_promise_is_seen(break_it: Break, seen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     break_it(monkeypatch)
+    _assert_is_seen(seen, "sqlite")
+
+
+@pytest.mark.parametrize(
+    ("room", "script", "right", "wrong", "seen"),
+    [
+        (appends, "APPEND", b"tonumber(score) > since_ms", b"false", "upstream and dead|dead letters of"),
+        (appends, "APPEND", b'"accepted", accepted', b'"accepted", accepted % 3', "do not balance"),
+        (appends, "APPEND", b'and record.token == ""', b"", "two workers on one queue"),
+        (deliveries, "CLAIM", b"now_ms < tat_ms", b"false", "the rate"),
+        (deliveries, "CLAIM", b"pause_ms > 0 and", b"false and", "a pause"),
+        (deliveries, "SETTLE", b"record.token ~= token", b"false", "fencing"),
+        (deliveries, "SETTLE", b"at = 21 + put_back, 22, -1", b"at = 22, 21 + put_back", "out of order"),
+    ],
+    ids=["dedup", "books", "lease", "rate", "pause", "fence", "order"],
+)
+def test_a_script_that_breaks_a_promise_is_seen(
+    room: Any, script: str, right: bytes, wrong: bytes, seen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = getattr(room, script)
+    assert right in of.text
+    text = of.text.replace(right, wrong)
+    monkeypatch.setattr(room, script, replace(of, text=text, sha=sha1(text).hexdigest()))
+    _assert_is_seen(seen, "redis")
+
+
+def _assert_is_seen(seen: str, engine: str) -> None:
     for seed in range(SEEDS):
-        broken = simulate(seed).broken
+        broken = simulate(seed, engine).broken
         if broken is not None:
             break
     assert re.search(seen, str(broken)), f"seed {seed}"

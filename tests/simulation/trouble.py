@@ -42,10 +42,14 @@ class Trouble:
     late_s: float = 60.0
     away_until_s: float = 0.0
     """Until then no call is done or answered."""
+    resent: float = 0.0
+    """Of a script: done, and done again when its answer did not come."""
+    belated: float = 0.0
+    """Of a script: no answer, and done some time later, even where its sender is gone by then."""
 
     def end(self) -> None:
         """From now on every call is done and answered at once."""
-        self.deaf = self.lost = self.slow = self.late = self.away_until_s = 0.0
+        self.deaf = self.lost = self.slow = self.late = self.away_until_s = self.resent = self.belated = 0.0
 
 
 class UnreliableBuffer(BufferAround):
@@ -131,27 +135,6 @@ class UnreliableBuffer(BufferAround):
         elif draw < self._trouble.late + self._trouble.slow:
             most_s = self._trouble.slow_s
         await asyncio.sleep(self._chance.uniform(0, most_s))
-
-
-class Disk:
-    """In the place of the thread that commits: a commit takes time, in which the process may die."""
-
-    def __init__(self, trouble: Trouble, chance: Random) -> None:
-        self._trouble = trouble
-        self._chance = chance
-
-    async def run(self, do: Callable[[], object]) -> None:
-        """Do `do`, after a while, and say so after another."""
-        await asyncio.sleep(self._commit_s())
-        do()
-        await asyncio.sleep(self._commit_s())
-
-    def end(self) -> None:
-        """There is no thread."""
-
-    def _commit_s(self) -> float:
-        slow = self._chance.random() < self._trouble.slow
-        return self._chance.uniform(0, self._trouble.slow_s if slow else self._trouble.quick_s / 4)
 
 
 def _said(answer: object) -> str:

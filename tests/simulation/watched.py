@@ -5,10 +5,10 @@ which events are settled for good. A verb was done at some moment between its be
 """
 
 import json
+from collections.abc import Callable
 from contextvars import ContextVar
 
 from proxy.buffer import Buffer, BufferFault, Head, Idle, Lease, Settled, Settlement, Spent
-from proxy.clock import StoreClock
 from proxy.lanes import QueueId
 from proxy.wire.limits import PublicKey
 from tests.around import BufferAround
@@ -51,29 +51,42 @@ class Leases:
 
 
 class WatchedBuffer(BufferAround):
-    """One process's buffer."""
+    """One process's buffer.
+
+    `now_ms`: the store's clock; `clock` numbers the times that it was set. `leases` None: they are watched
+    where they are given, for the process does not know what became of those of which it heard nothing.
+    """
 
     def __init__(
-        self, inner: Buffer, evidence: Evidence, leases: Leases, clock: StoreClock, lease_s: float
+        self,
+        inner: Buffer,
+        evidence: Evidence,
+        now_ms: Callable[[], int],
+        clock: Callable[[], int],
+        leases: Leases | None,
+        lease_s: float,
     ) -> None:
         super().__init__(inner)
         self._evidence = evidence
         self._leases = leases
-        self._now_ms = clock.now_ms
+        self._now_ms = now_ms
+        self._clock = clock
         self._lease_ms = int(lease_s * 1000)
         self._claims: dict[bytes, Claim] = {}  # by their tokens
         self._marks: dict[bytes, list[str]] = {}  # of a lease's head, by its token
-        leases.clock_was_set(self._now_ms(), self._lease_ms)
+        self._asked_ms: dict[bytes, int] = {}  # when a lease's settle was asked for first, by its token
 
     async def claim(self, key: PublicKey, token: bytes) -> Lease | Idle:
-        asked_ms, asked_s = self._now_ms(), self._evidence.world.now_s
+        clock, asked_ms, asked_s = self._clock(), self._now_ms(), self._evidence.world.now_s
         claimed = await self.inner.claim(key, token)
         if isinstance(claimed, Lease):
             now_ms, now_s = self._now_ms(), self._evidence.world.now_s
-            self._leases.given(claimed, now_ms, asked_ms + self._lease_ms)
-            claim = Claim(key, self._evidence.lives, asked_ms, now_ms, asked_s, now_s)
+            if self._leases is not None:
+                self._leases.given(claimed, now_ms, asked_ms + self._lease_ms)
+            claim = Claim(key, clock, asked_ms, now_ms, asked_s, now_s)
             self._claims[token] = claim
-            self._evidence.claims.append(claim)
+            if clock == self._clock():  # or the two moments are of different clocks
+                self._evidence.claims.append(claim)
             self._evidence.met[Met.UNSETTLED] += claimed.unsettled
         return claimed
 
@@ -87,18 +100,21 @@ class WatchedBuffer(BufferAround):
         return head
 
     async def settle(self, lease: Lease, settlement: Settlement) -> Settled | Spent:
-        asked_ms = self._now_ms()
+        asked_ms, clock = self._asked_ms.setdefault(lease.token, self._now_ms()), self._clock()
         try:
             outcome = await self.inner.settle(lease, settlement)
         except BufferFault:
             raise
         except BaseException:  # the process dies, or gives up
-            self._leases.forget(lease)
+            if self._leases is not None:
+                self._leases.forget(lease)
             raise
         if isinstance(outcome, Settled):
-            self._leases.ended(lease)
-            self._note_done(lease, settlement)
-            self._note_pause(lease.key, settlement, asked_ms)
+            if self._leases is not None:
+                self._leases.ended(lease)
+            if lease.token in self._marks:  # not where it was settled before, and is told once more
+                self._note_done(lease, settlement)
+                self._note_pause(lease.key, settlement, asked_ms, clock)
             self._evidence.met[Met.AMBIGUOUS] += settlement.ambiguous
         else:
             self._evidence.met[Met.SPENT] += 1
@@ -111,9 +127,9 @@ class WatchedBuffer(BufferAround):
                 self._evidence.settled_at.setdefault(mark, self._evidence.world.steps)
         self._evidence.settled.set()
 
-    def _note_pause(self, key: PublicKey, settlement: Settlement, asked_ms: int) -> None:
+    def _note_pause(self, key: PublicKey, settlement: Settlement, asked_ms: int, clock: int) -> None:
         said = settlement.feedback
         if said.rate_limited and said.headers is not None and said.headers.retry_after_s:
             wait_ms = int(said.headers.retry_after_s * 1000)
-            pause = Pause(key, self._evidence.lives, asked_ms, self._now_ms(), wait_ms)
+            pause = Pause(key, clock, asked_ms, self._now_ms(), wait_ms)
             self._evidence.pauses.append(pause)
