@@ -3,6 +3,7 @@
 import click
 
 from proxy import __version__
+from proxy.cli.bench import bench
 from proxy.cli.config import config
 from proxy.cli.dead import dead
 from proxy.cli.demo import demo
@@ -19,5 +20,5 @@ def main() -> None:
     """A first-party ingest proxy for Outlit."""
 
 
-for _command in (run, demo, sandbox, healthcheck, config, send, dead, erase):
+for _command in (run, demo, sandbox, healthcheck, config, send, dead, erase, bench):
     main.add_command(_command)

@@ -10,10 +10,20 @@ from tests.attribution.browsing import browse, trouble
 from tests.attribution.lookalikes import KEYS, TRUSTED_NETWORK
 from tests.attribution.posts import tabs_of
 from tests.attribution.reckoning import reckon, until_ended
+from tests.redis_servers import RedisServer
 from tests.stack import OPS_TOKEN, Stack, StartStack
 
 SEED = 20_260_713
 POSTS, POSTS_OF_LONG = 3_000, 50_000
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def buffer(request: pytest.FixtureRequest) -> dict[str, str | None]:
+    """The table of settings."""
+    if request.param == "sqlite":
+        return {}
+    server: RedisServer = request.getfixturevalue("redis_server")
+    return {"url": server.url, "durability": None}
 
 
 @pytest.mark.parametrize(
@@ -24,12 +34,16 @@ POSTS, POSTS_OF_LONG = 3_000, 50_000
     ],
 )
 async def test_every_event_arrives_under_what_it_was_posted_with_alone(
-    start_stack: StartStack, logs: io.StringIO, monkeypatch: pytest.MonkeyPatch, posts: int
+    start_stack: StartStack,
+    buffer: dict[str, str | None],
+    logs: io.StringIO,
+    monkeypatch: pytest.MonkeyPatch,
+    posts: int,
 ) -> None:
     # Batches go again soon, so that each of many does.
     monkeypatch.setattr(verdict, "BACK_OFF_S", 0.05)
     seed = SEED if posts == POSTS else SystemRandom().randrange(10**9)
-    stack = await start_stack(front={"trusted_proxies": (TRUSTED_NETWORK,)})
+    stack = await start_stack(front={"trusted_proxies": (TRUSTED_NETWORK,)}, buffer=buffer)
     tabs = tabs_of(seed, posts)
     async with trouble(stack, Random(seed)):
         posted = await browse(stack, tabs)

@@ -1,8 +1,10 @@
 """All benchmarks, or one: tables of what accepting, holding and delivering cost on this machine.
 
-    python -m tests.bench                    all of them: five minutes at most
-    python -m tests.bench --thorough         the same with more and longer rounds: half an hour
-    python -m tests.bench accept [...]       one of accept, held, memory, deliver, with its options (--help)
+    python -m tests.bench                    all of them: eight minutes at most
+    python -m tests.bench --thorough         the same with more and longer rounds: an hour
+    python -m tests.bench accept [...]       or held, memory, deliver, idle; with their options (--help)
+
+What the buffer alone costs is measured by `outlit-proxy bench buffer`.
 
 Nothing is asserted: a figure says little without the machine that it was measured on.
 """
@@ -11,13 +13,14 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from tests.bench import accept, deliver, held, memory
+from tests.bench import accept, deliver, held, idle, memory
 
 _ALL: dict[str, Callable[[Sequence[str]], None]] = {
     "accept": accept.main,
     "held": held.main,
     "memory": memory.main,
     "deliver": deliver.main,
+    "idle": idle.main,
 }
 _THOROUGH = {
     "accept": ["--rounds", "15", "--seconds", "5"],

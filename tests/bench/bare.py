@@ -12,7 +12,7 @@ from itertools import cycle, islice
 import aiohttp
 from aiohttp import web
 
-from tests.bench.visits import PATH, Visits
+from proxy.bench.visits import PATH, Visits
 
 _MAX_BODY_BYTES = 10_000_000
 _READY_EVENTS = 50_000

@@ -12,11 +12,12 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from proxy.bench.table import Table
+from proxy.bench.visits import DATA, Visits
 from tests.bench.load import Load
 from tests.bench.machine import LOAD_CORE, on_core, say_where
 from tests.bench.servers import proxy
-from tests.bench.table import Table
-from tests.bench.visits import DATA, Visits
+from tests.bench.stores import Store
 
 _SHAPES = ((1, 1), (1, 5), (5, 1), (3, 10), (1, 30), (100, 1))
 """Events a post, posts a queue."""
@@ -59,7 +60,7 @@ def _measure(file: Path, events: int, posts: int, wanted: int, table: Table) -> 
                 log_bytes = max(log_bytes, _size(file, "-wal"))
             yield post.request()
 
-    with proxy(file, BUFFER_DURABILITY="normal") as server:
+    with proxy(Store(f"sqlite:///{file}", "normal")) as server:
         with Load(server.port) as load:
             load.all_of(requests())
         held, counted_bytes = server.held(), server.metric("buffer_bytes")

@@ -53,29 +53,32 @@ def memory_bytes(pid: int, what: str) -> int:
 
 
 class Shares:
-    """What the server's process and this one took of their cores from one moment to another, 0 to 1.
+    """What the server, this process and the store took of their cores from one moment to another, 0 to 1.
 
-    `disturbed`: what others took of the server's core meanwhile. It makes the server slower than it is.
+    `store_pid`: of the store that is a process of its own, on the load's core. `disturbed`: what others took
+    of the server's core meanwhile. It makes the server slower than it is.
     """
 
-    def __init__(self, server_pid: int) -> None:
+    def __init__(self, server_pid: int, store_pid: int | None = None) -> None:
         self._pids = (server_pid, os.getpid())
-        self.server = self.load = self.disturbed = 0.0
+        self._store_pid = store_pid
+        self.server = self.load = self.store = self.disturbed = 0.0
         self.begin()
 
     def begin(self) -> None:
         self._before = self._now()
 
     def end(self) -> None:
-        at_s, server_s, load_s, core_s = (
+        at_s, server_s, load_s, store_s, core_s = (
             after - before for after, before in zip(self._now(), self._before, strict=True)
         )
-        self.server, self.load = server_s / at_s, load_s / at_s
-        on_the_core_s = server_s + load_s * (SERVER_CORE == LOAD_CORE)
+        self.server, self.load, self.store = server_s / at_s, load_s / at_s, store_s / at_s
+        on_the_core_s = server_s + (load_s + store_s) * (SERVER_CORE == LOAD_CORE)
         self.disturbed = max(0.0, (core_s - on_the_core_s) / at_s)
 
     def _now(self) -> tuple[float, ...]:
-        return (time.perf_counter(), *map(process_s, self._pids), _core_s(SERVER_CORE))
+        store_s = 0.0 if self._store_pid is None else process_s(self._store_pid)
+        return (time.perf_counter(), *map(process_s, self._pids), store_s, _core_s(SERVER_CORE))
 
 
 def process_s(pid: int) -> float:

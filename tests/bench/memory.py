@@ -17,11 +17,12 @@ from pathlib import Path
 
 import orjson
 
+from proxy.bench.table import Table
+from proxy.bench.visits import DATA, KEY, Visits
 from tests.bench.load import Load
 from tests.bench.machine import LOAD_CORE, memory_bytes, on_core, process_s, say_where
 from tests.bench.servers import Server, proxy
-from tests.bench.table import Table
-from tests.bench.visits import DATA, KEY, Visits
+from tests.bench.stores import Store
 
 _EVENTS_A_POST = 10
 _MORE_POSTS = 1_000
@@ -54,7 +55,8 @@ def _measure(file: Path, events: int, table: Table) -> None:
     first = next(posts)
     uuid = orjson.loads(first.body)["events"][0]["uuid"]
     requests = (post.request() for post in posts)
-    with proxy(file, BUFFER_DURABILITY="normal") as server:
+    store = Store(f"sqlite:///{file}", "normal")
+    with proxy(store) as server:
         _show_start("started, empty", server, table)
         with Load(server.port) as load:
             _take(server, load, [first.request()], table)
@@ -74,7 +76,7 @@ def _measure(file: Path, events: int, table: Table) -> None:
         server.stop()
         table.row("stopped", f"{time.perf_counter() - began_at:.2f}", *[""] * 4)
     for before in ("a stop", "a kill"):
-        with proxy(file, BUFFER_DURABILITY="normal") as server:
+        with proxy(store) as server:
             _show_start(f"started after {before}", server, table)
             with Load(server.port) as load:
                 _take(server, load, islice(requests, _MORE_POSTS), table)

@@ -11,10 +11,10 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
+from proxy.bench.visits import KEY
 from tests.bench.machine import LOAD_CORE, SERVER_CORE, on_core
-from tests.bench.visits import KEY
+from tests.bench.stores import Store
 from tests.programs import HTTP, OPS_TOKEN, OUTLIT_PROXY, free_port
 
 NOWHERE = "http://127.0.0.1:9"
@@ -34,6 +34,8 @@ class Server:
     """Of what answers to `get`: the proxy's operations listener."""
     started_s: float = 0.0
     """From its start until it answered."""
+    store_pid: int | None = None
+    """Of the store that is a process of its own."""
 
     @property
     def pid(self) -> int:
@@ -89,8 +91,8 @@ def bare_client(upstream: Server, events: int, in_flight: int) -> Iterator[subpr
 
 
 @contextmanager
-def proxy(file: Path, upstream: str = NOWHERE, **settings: str) -> Iterator[Server]:
-    """`outlit-proxy run` on a buffer of its own. Settings as in the environment, without the prefix.
+def proxy(store: Store, upstream: str = NOWHERE, **settings: str) -> Iterator[Server]:
+    """`outlit-proxy run` on that store. Settings as in the environment, without the prefix.
 
     Unless told otherwise it delivers next to nothing, so that what it accepts stays held.
     """
@@ -101,7 +103,8 @@ def proxy(file: Path, upstream: str = NOWHERE, **settings: str) -> Iterator[Serv
         "FRONT_TRUSTED_PROXIES": '["127.0.0.1"]',
         "OPS_LISTEN": f"127.0.0.1:{ops}",
         "OPS_TOKEN": OPS_TOKEN,
-        "BUFFER_URL": f"sqlite:///{file}",
+        "BUFFER_URL": store.url,
+        "BUFFER_DURABILITY": store.durability,
         "UPSTREAM_URL": upstream,
         "DELIVERY_LIMIT_PER_S": "1",
         "DELIVERY_LINGER": "1m",
@@ -113,7 +116,8 @@ def proxy(file: Path, upstream: str = NOWHERE, **settings: str) -> Iterator[Serv
         [str(OUTLIT_PROXY), "run"], {f"OUTLIT_PROXY_{name}": value for name, value in given.items()}
     ) as process:
         _wait_for_port(process, front)
-        yield Server(process, front, f"http://127.0.0.1:{ops}", time.perf_counter() - began_at)
+        started_s = time.perf_counter() - began_at
+        yield Server(process, front, f"http://127.0.0.1:{ops}", started_s, store.pid)
 
 
 @contextmanager

@@ -11,8 +11,8 @@ from pathlib import Path
 import orjson
 import pytest
 
+from proxy.bench.visits import Visits
 from tests.bench.load import Load
-from tests.bench.visits import Visits
 
 _ROOT = Path(__file__).parents[2]
 _ONE_CONNECTION = 1
@@ -82,6 +82,7 @@ def test_the_events_of_the_visits_have_350_bytes() -> None:
         "held --events 1000",
         "memory --events 20000",
         "deliver --rounds 1 --requests 300 --events 10",
+        "idle --replicas 2 --keys 5 --seconds 2",
     ],
 )
 def test_each_benchmark_ends_with_a_table(arguments: str) -> None:

@@ -13,6 +13,12 @@ def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
 
 
 @pytest.fixture
-def proxy(tmp_path: Path, sandbox: Sandbox) -> Iterator[Proxy]:
-    with running_proxy(tmp_path, sandbox) as proxy:
+def settings() -> dict[str, str]:
+    """What the proxy of a test is told besides: by variables of the environment."""
+    return {}
+
+
+@pytest.fixture
+def proxy(tmp_path: Path, sandbox: Sandbox, settings: dict[str, str]) -> Iterator[Proxy]:
+    with running_proxy(tmp_path, sandbox, **settings) as proxy:
         yield proxy

@@ -8,8 +8,8 @@ browser for sending is noted in the page (`NOTE_WHAT_IS_SENT`): that is what mus
 import json
 import re
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import groupby
@@ -21,6 +21,7 @@ from backports import zstd
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from tests.programs import Proxy, Sandbox, Taken, running_proxy, running_sandbox
+from tests.redis_servers import RedisServer
 
 KEY = "pk_e2e"
 CLIENT = Path(__file__).parent / "browser" / "node_modules" / "@outlit"
@@ -214,6 +215,7 @@ class Visits:
     sent: dict[str, list[dict[str, Any]]]  # bodies by visitor's name
     taken: list[Taken]
     stored_while_held: bytes
+    stored_in_the_end: bytes
     ledger: dict[str, int]
     cookies: list[str]  # the header, of each post of the visitor by script
 
@@ -244,26 +246,49 @@ def site() -> Iterator[Site]:
     site.close()
 
 
-@pytest.fixture(scope="module")
-def visits(tmp_path_factory: pytest.TempPathFactory, browser: Browser, site: Site) -> Iterator[Visits]:
-    """Both visits, made once; each test looks at another side of them."""
+@pytest.fixture(scope="module", params=["sqlite", "redis"])
+def visits(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, browser: Browser, site: Site
+) -> Iterator[Visits]:
+    """Both visits, made once with each buffer; each test looks at another side of them."""
     folder = tmp_path_factory.mktemp("visits")
+    with ExitStack() as stores:
+        settings: dict[str, str] = {}
+        if request.param == "redis":
+            server = stores.enter_context(RedisServer(folder / "buffer"))
+            settings = {"OUTLIT_PROXY_BUFFER_URL": server.url}
+        yield from visits_with(settings, folder, browser, site)
+
+
+def visits_with(settings: dict[str, str], folder: Path, browser: Browser, site: Site) -> Iterator[Visits]:
+    """`folder`: below it, in `buffer`, stands all that the buffer writes."""
+
+    def stored_bytes() -> bytes:
+        return b"".join(file.read_bytes() for file in (folder / "buffer").rglob("*") if file.is_file())
+
     with (
         running_sandbox(folder) as sandbox,
-        running_proxy(folder, sandbox) as proxy,
+        running_proxy(folder, sandbox, **settings) as proxy,
         visiting(browser, site, "script", "127.0.0.1") as by_script,
         visiting(browser, site, "module", "localhost") as by_module,
     ):
         site.api_host = proxy.url
         cookies = note_cookies_of_posts(by_script)
-        stored_while_held = make_visits(sandbox, proxy, by_script, by_module)
+        stored_while_held = make_visits(sandbox, proxy, by_script, by_module, stored_bytes)
         sent = {visitor.name: visitor.sent() for visitor in (by_script, by_module)}
         ledger, taken = proxy.ledger(), sandbox.taken()
         assert proxy.program.stop() == 0, proxy.program.log
-        yield Visits(sandbox, proxy, by_script, by_module, sent, taken, stored_while_held, ledger, cookies)
+        stored = (stored_while_held, stored_bytes())
+        yield Visits(sandbox, proxy, by_script, by_module, sent, taken, *stored, ledger, cookies)
 
 
-def make_visits(sandbox: Sandbox, proxy: Proxy, by_script: Visitor, by_module: Visitor) -> bytes:
+def make_visits(
+    sandbox: Sandbox,
+    proxy: Proxy,
+    by_script: Visitor,
+    by_module: Visitor,
+    stored_bytes: Callable[[], bytes],
+) -> bytes:
     """Act out both visits, to the last delivery. Gives what was stored while the forms were held."""
     visitors = [by_script, by_module]
 
@@ -298,7 +323,7 @@ def make_visits(sandbox: Sandbox, proxy: Proxy, by_script: Visitor, by_module: V
         visitor.signs_up()
     all_flushed()
     assert proxy.ledger()["held"] > 0
-    stored_while_held = proxy.stored_bytes()
+    stored_while_held = stored_bytes()
     sandbox.clear_faults()
 
     # The end: one leaves for another site, the other closes the tab.
@@ -374,7 +399,7 @@ def test_a_password_that_left_the_browser_is_kept_nowhere(visits: Visits):
     assert b"Acme" in readable(visits.stored_while_held), "this search sees nothing, so it proves nothing"
     for kept in (
         readable(visits.stored_while_held),
-        readable(visits.proxy.stored_bytes()),
+        readable(visits.stored_in_the_end),
         visits.sandbox.record_file.read_bytes(),
         json.dumps(visits.taken).encode(),
         visits.proxy.program.log.encode(),

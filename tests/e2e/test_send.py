@@ -8,8 +8,17 @@ from typing import Any
 import pytest
 
 from tests.programs import OPS_TOKEN, OUTLIT_PROXY, Proxy, Sandbox
+from tests.redis_servers import RedisServer
 
 KEY = "pk_e2e"
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def settings(request: pytest.FixtureRequest) -> dict[str, str]:
+    if request.param == "sqlite":
+        return {}
+    server: RedisServer = request.getfixturevalue("redis_server")
+    return {"OUTLIT_PROXY_BUFFER_URL": server.url}
 
 
 def send(proxy: Proxy, *arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -1,22 +1,30 @@
 """Tables on the terminal, row by row as they are measured; pasted into a document they are Markdown."""
 
 import statistics
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 
 
 class Table:
     """`columns`: titles. The first column stands left, the others right: numbers, as text."""
 
-    def __init__(self, *columns: str, first_width: int = 0) -> None:
+    def __init__(self, *columns: str, first_width: int = 0, say: Callable[[str], None] | None = None) -> None:
+        self._say = say = say or _line
         self._widths = [max(len(title), 5) for title in columns]
         self._widths[0] = max(self._widths[0], first_width)
-        print()
+        say("")
         self.row(*columns)
-        print(f"|{'-' * (self._widths[0] + 2)}|" + "".join(f"{'-' * (w + 1)}:|" for w in self._widths[1:]))
+        say(f"|{'-' * (self._widths[0] + 2)}|" + "".join(f"{'-' * (w + 1)}:|" for w in self._widths[1:]))
 
     def row(self, *cells: str) -> None:
+        """One row."""
         first, *rest = (cell.rjust(width) for cell, width in zip(cells, self._widths, strict=True))
-        print("| " + " | ".join([first.strip().ljust(self._widths[0]), *rest]) + " |", flush=True)
+        self._say("| " + " | ".join([first.strip().ljust(self._widths[0]), *rest]) + " |")
+
+
+def _line(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def ratio(ones: Sequence[float], others: Sequence[float]) -> tuple[str, str]:

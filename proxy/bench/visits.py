@@ -83,9 +83,7 @@ class Post:
 class Visits:
     """Visitors who each make the same number of posts of so many events, `at_once` of them at any time."""
 
-    def __init__(
-        self, now_ms: float, *, events: int, posts: int = 3, at_once: int = 500, seed: int = 1
-    ) -> None:
+    def __init__(self, now_ms: float, *, events: int, posts: int = 3, at_once: int = 500) -> None:
         self._now_ms = now_ms
         self._events = events
         self._posts = posts
