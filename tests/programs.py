@@ -168,6 +168,13 @@ class Sandbox:
             for index in request["taken"]
         ]
 
+    def stats(self) -> dict[str, Any]:
+        """What it counted: requests beyond the limit (`limited`), the `busiest_second` of a key, and more."""
+        status, body = http(f"{self.url}/_sandbox/stats")
+        assert status == 200, body
+        counts: dict[str, Any] = json.loads(body)
+        return counts
+
     def fault(self, what: str, **details: Any) -> None:
         """Switch a fault on, besides those that are on."""
         status, body = http(f"{self.url}/_sandbox/faults", {"what": what, **details})
@@ -220,6 +227,18 @@ class Proxy:
         )
         assert status == 200, body
         return {uuid for batch in json.loads(body)["batches"] for uuid in batch["events"]}
+
+    def wait_until_more_delivered(self, events: int = 100, timeout_s: float = 30.0) -> None:
+        """Until so many more are delivered than now; while its buffer does not answer, it is asked again."""
+        before: list[int] = []
+
+        def delivered() -> bool:
+            status, body = http(f"{self.ops_url}/ledger", headers={"Authorization": f"Bearer {OPS_TOKEN}"})
+            if status == 200:
+                before.append(json.loads(body)["total"]["delivered"])
+            return bool(before) and before[-1] >= before[0] + events
+
+        wait_for(f"{events} events more delivered", delivered, timeout_s)
 
     def wait_until_accepted(self, events: int, timeout_s: float = 30.0) -> None:
         wait_for(f"{events} events accepted", lambda: self.ledger()["accepted"] >= events, timeout_s)

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.programs import Proxy, Sandbox, installed_proxy, running_proxy, running_sandbox
 
 SHORT_LEASE_S = 6.5
@@ -14,6 +16,9 @@ SETTINGS = {
     "OUTLIT_PROXY_DELIVERY_LEASE": f"{SHORT_LEASE_S * 1000:.0f}ms",
     "OUTLIT_PROXY_FRONT_TRUSTED_PROXIES": '["127.0.0.1"]',
 }
+
+on_each_engine = pytest.mark.parametrize("engine", ["sqlite", "redis"], indirect=True)
+"""For a test that goes by what is promised, whatever keeps the events."""
 
 END_S = 10.0
 """Longer than the proxy holds requests while its buffer does not answer."""

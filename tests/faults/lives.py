@@ -152,7 +152,7 @@ class Life:
         done = self._asking()
         if what == "replay" and letters:
             which = Which(key=self._random.choice(letters).queue.key)
-            replayed = self._model.to_replay(which)
+            [replayed] = self._model.to_replay(which).values()
             assert await self._buffer.replay(which) == len(replayed)
             self._model.replay(replayed)
         elif what == "purge" and letters:

@@ -7,6 +7,7 @@ that one post goes into several queues.
 import asyncio
 import json
 import threading
+import time
 import uuid
 from base64 import b64encode
 from collections import Counter
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
-from tests.programs import Proxy, http
+from tests.programs import Proxy, http, wait_for
 
 KEY = "pk_faults"
 USERS = 12
@@ -63,10 +64,13 @@ class Client:
     event_bytes: int
     """About how much longer than an ordinary event each of its own is."""
     posts: list[Post] = field(default_factory=list)
-    acknowledged: set[Mark] = field(default_factory=set)
+    acknowledged: dict[Mark, float] = field(default_factory=dict)
+    """When the answer came that said so, on the monotonic clock."""
     unanswered: list[Post] = field(default_factory=list)
     """What it goes on posting, in this order, before anything new."""
     posted_again: int = 0
+    gave_up: int = 0
+    """How often no answer at all had come after `PATIENCE_S`."""
     refusals: Counter[str] = field(default_factory=Counter)
     """The answers that said that nothing was kept, by their code."""
     _rng: Random = field(init=False)
@@ -99,7 +103,7 @@ class Client:
     def note_kept(self, post: Post) -> None:
         """The answer said that all of it is kept."""
         self.unanswered.remove(post)
-        self.acknowledged |= post.events.keys()
+        self.acknowledged |= dict.fromkeys(post.events, time.monotonic())
 
     def _event(self, user: str) -> tuple[Mark, dict[str, Any]]:
         mark = Mark(self.name, user, self._numbers[user])
@@ -131,7 +135,7 @@ def clients(browsers: int, servers: int, *, seed: int, event_bytes: int = 0) -> 
         Client(
             f"browser-{seed}-{number}",
             is_server=False,
-            address=f"198.51.100.{number}",
+            address=f"198.51.{100 + number // 256}.{number % 256}",
             event_bytes=event_bytes,
         )
         for number in range(browsers)
@@ -150,13 +154,23 @@ def mark_of(event: dict[str, Any]) -> Mark:
 
 
 @contextmanager
-def under_load(proxy: Proxy, posting: Sequence[Client], *, again: bool = True) -> Iterator[None]:
+def under_load(
+    proxy: Proxy | Sequence[Proxy],
+    posting: Sequence[Client],
+    *,
+    again: bool = True,
+    hangs_up_within_s: float | None = None,
+) -> Iterator[None]:
     """While the `with` lasts, `posting` clients post as fast as they are answered.
+
+    Of several proxies each post, and each time that it is posted again, goes to any: to one that stands in
+    the list at that moment, as behind a load balancer.
 
     `again`: what is not answered, or refused for now, is posted again, unchanged, until it is kept; after the
     `with` nothing is `unanswered`. Otherwise a client ends with the first post that was not kept.
+    `hangs_up_within_s`: every other time a client waits no longer than that for its answer, or less.
     """
-    load = _Load(proxy, posting, again=again)
+    load = _Load(proxy, posting, again=again, hangs_up_within_s=hangs_up_within_s)
     thread = threading.Thread(target=load.run, name="load")
     thread.start()
     try:
@@ -167,6 +181,20 @@ def under_load(proxy: Proxy, posting: Sequence[Client], *, again: bool = True) -
         thread.join()
     if load.error is not None:
         raise load.error
+
+
+def wait_until_all_are_refused(posting: Sequence[Client]) -> None:
+    """Until each of the clients, under load, was once more told to come again later."""
+    before = [client.refusals.total() for client in posting]
+    wait_for(
+        "every client to be refused",
+        lambda: all(client.refusals.total() > n for client, n in zip(posting, before, strict=True)),
+    )
+
+
+def refusals(posting: Sequence[Client]) -> set[str]:
+    """With which codes any of the clients was ever refused."""
+    return set[str]().union(*(client.refusals for client in posting))
 
 
 def post_once(proxy: Proxy, client: Client) -> None:
@@ -181,7 +209,7 @@ def post_once(proxy: Proxy, client: Client) -> None:
         client.note_kept(post)
 
 
-def post_again(proxy: Proxy, posting: Sequence[Client]) -> None:
+def post_again(proxy: Proxy | Sequence[Proxy], posting: Sequence[Client]) -> None:
     """Post what was not answered again, unchanged, until it is; nothing new."""
     load = _Load(proxy, posting, again=True)
     load.enough = True
@@ -197,10 +225,19 @@ def _url(proxy: Proxy) -> str:
 class _Load:
     """The clients of one `under_load`, on an event loop of their own."""
 
-    def __init__(self, proxy: Proxy, posting: Sequence[Client], *, again: bool) -> None:
-        self._url = _url(proxy)
+    def __init__(
+        self,
+        proxy: Proxy | Sequence[Proxy],
+        posting: Sequence[Client],
+        *,
+        again: bool,
+        hangs_up_within_s: float | None = None,
+    ) -> None:
+        self._proxies = [proxy] if isinstance(proxy, Proxy) else proxy
         self._posting = posting
         self._again = again
+        self._hangs_up_within_s = hangs_up_within_s
+        self._rng = Random(0)
         # Set by the test's thread:
         self.enough = False
         self.abandoned = False
@@ -215,7 +252,7 @@ class _Load:
 
     async def _run(self) -> None:
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE_S)) as session,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout()) as session,
             asyncio.TaskGroup() as tasks,
         ):
             for client in self._posting:
@@ -237,12 +274,23 @@ class _Load:
                 await asyncio.sleep(BACK_OFF_S)
 
     async def _is_kept(self, client: Client, post: Post, session: aiohttp.ClientSession) -> bool:
+        url = _url(self._rng.choice(self._proxies))
+        patience_s = PATIENCE_S
+        if self._hangs_up_within_s is not None and self._rng.random() < 0.5:
+            patience_s = self._rng.uniform(0, self._hangs_up_within_s)
         try:
-            async with session.post(self._url, data=post.body, headers=post.headers) as response:
+            async with (
+                asyncio.timeout(patience_s),
+                session.post(url, data=post.body, headers=post.headers) as response,
+            ):
                 answer = await response.json()
-        except (aiohttp.ClientError, OSError, TimeoutError):
+        except TimeoutError:
+            client.gave_up += patience_s == PATIENCE_S
+            return False
+        except (aiohttp.ClientError, OSError):
             return False
         if response.status == 503:
+            assert "Retry-After" in response.headers
             client.refusals[answer["code"]] += 1
             return False
         assert (response.status, answer) == (200, {"success": True, "processed": len(post.events)})

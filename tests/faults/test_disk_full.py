@@ -1,12 +1,12 @@
 """A disk that fills: by the buffer itself, and by another program."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.faults.installation import assert_ended_with_one_line, installed
-from tests.faults.load import Client, clients, post_again, post_once, under_load
+from tests.faults.load import clients, post_again, post_once, refusals, under_load, wait_until_all_are_refused
 from tests.faults.promises import assert_back_to, assert_promises_kept, footprint
 from tests.faults.small_disk import Disk, small_disk
 from tests.faults.tracing import Fault, struck
@@ -31,25 +31,13 @@ def proxy(tmp_path: Path, disk: Disk, sandbox: Sandbox) -> Iterator[Proxy]:
         assert proxy.program.stop() == 0, proxy.program.log
 
 
-def _wait_until_all_are_refused(posting: Sequence[Client]) -> None:
-    before = [client.refusals.total() for client in posting]
-    wait_for(
-        "every client to be refused",
-        lambda: all(client.refusals.total() > n for client, n in zip(posting, before, strict=True)),
-    )
-
-
-def _refusals(posting: Sequence[Client]) -> set[str]:
-    return set().union(*(client.refusals for client in posting))
-
-
 def test_a_full_buffer_refuses_before_the_disk_is_full_and_drains_without_new_room(
     proxy: Proxy, disk: Disk, sandbox: Sandbox
 ) -> None:
     sandbox.fault("status", status=429, retry_after_s=1)
     posting = clients(browsers=4, servers=8, seed=40, event_bytes=EVENT_BYTES)
     with under_load(proxy, posting):
-        _wait_until_all_are_refused(posting)
+        wait_until_all_are_refused(posting)
         status, said = http(f"{proxy.ops_url}/readyz")
         assert (status, b"bound" in said) == (503, True), said
         assert disk.free_bytes() > 0
@@ -57,7 +45,7 @@ def test_a_full_buffer_refuses_before_the_disk_is_full_and_drains_without_new_ro
         accepted = proxy.ledger()["accepted"]
         sandbox.clear_faults()
         proxy.wait_until_accepted(accepted + 200)  # it takes again, long before it is empty
-    assert _refusals(posting) == {"buffer_full"}
+    assert refusals(posting) == {"buffer_full"}
     proxy.wait_until_empty(60)
     disk.unfill()
     proxy.wait_until_ready()
@@ -77,12 +65,12 @@ def test_a_disk_that_another_program_fills_costs_nothing_acknowledged(
         disk.fill()
         # What the buffer's files have of the disk they keep, and it suffices while all is delivered at once.
         sandbox.fault("status", status=429, retry_after_s=1)
-        _wait_until_all_are_refused(posting)
+        wait_until_all_are_refused(posting)
         sandbox.clear_faults()
         disk.unfill()
         proxy.wait_until_ready()
         proxy.wait_until_delivered(proxy.ledger()["delivered"] + 200)  # the same process goes on
-    assert _refusals(posting) <= {"buffer_full", "buffer_unavailable"}
+    assert refusals(posting) <= {"buffer_full", "buffer_unavailable"}
     proxy.wait_until_empty(60)
     assert_promises_kept(proxy, sandbox, posting)
     assert_back_to(before, proxy)
@@ -112,7 +100,7 @@ def test_a_process_stopped_and_started_beside_a_full_disk_recovers_when_there_is
     with under_load(proxy, posting):
         proxy.wait_until_accepted(200)
         disk.fill()
-        _wait_until_all_are_refused(posting)
+        wait_until_all_are_refused(posting)
         assert proxy.program.stop() == 0, proxy.program.log
         proxy.program.start()
         wait_for("it to say that it cannot", lambda: _cannot(proxy))

@@ -5,6 +5,7 @@ from random import Random
 
 import pytest
 
+from tests.faults.installation import on_each_engine
 from tests.faults.load import clients, under_load
 from tests.faults.promises import assert_promises_kept
 from tests.programs import Proxy, Sandbox
@@ -30,13 +31,15 @@ def _kill_under_load(proxy: Proxy, sandbox: Sandbox, *, kills: int, seed: int) -
     assert_promises_kept(proxy, sandbox, posting, listed)
 
 
+@pytest.mark.parametrize(("engine", "kills"), [("sqlite", 5), ("redis", 3)], indirect=["engine"])
 def test_kill_under_load_loses_nothing_acknowledged_and_lists_what_may_be_doubled(
-    proxy: Proxy, sandbox: Sandbox
+    proxy: Proxy, sandbox: Sandbox, kills: int
 ) -> None:
-    _kill_under_load(proxy, sandbox, kills=5, seed=1)
+    _kill_under_load(proxy, sandbox, kills=kills, seed=1)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
+@on_each_engine
 def test_a_hundred_kills_under_load_lose_nothing(proxy: Proxy, sandbox: Sandbox) -> None:
     _kill_under_load(proxy, sandbox, kills=100, seed=2)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.installation import SHORT_LEASE_S, running_pair
+from tests.faults.installation import SHORT_LEASE_S, on_each_engine, running_pair
 from tests.faults.load import clients, post_once, under_load
 from tests.faults.promises import assert_back_to, assert_promises_kept, footprint
 from tests.faults.tracing import Fault, struck
@@ -87,5 +87,6 @@ def test_pause_under_load_beyond_the_lease_loses_nothing(proxy: Proxy, sandbox: 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
+@on_each_engine
 def test_ten_pauses_under_load_lose_nothing(proxy: Proxy, sandbox: Sandbox) -> None:
     _pause_under_load(proxy, sandbox, pauses=10, seed=34)

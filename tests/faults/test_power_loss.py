@@ -15,7 +15,7 @@ from proxy.ledger import Books
 from tests.faults.disk import Disk, Loss, Name, Truncate
 from tests.faults.lives import TERMS, Done, Life
 from tests.faults.recovery import put, recovered
-from tests.model.model import Model
+from tests.model.model import Model, Overheads
 
 LIVES, STEPS = 5, 40
 """Each life begins with what the power left of the one before; so many things are done in it."""
@@ -26,6 +26,7 @@ CUTS = 15
 SEED = 1
 
 _DATABASE = "buffer.db"
+_OVERHEADS = Overheads(queue=0, event=300, letter=300)
 _START_MS = 1_800_000_000_000
 _FEW_PAGES = 12
 _REQUESTS_AGAIN = 4
@@ -95,7 +96,7 @@ class Trial:
         return self.tally
 
     async def _run(self, lives: int, *, every_moment: bool) -> None:
-        numbers, before = count(), Model(TERMS, _START_MS)
+        numbers, before = count(), Model(TERMS, _START_MS, _OVERHEADS)
         left: Mapping[str, bytes] = {}
         for number in range(lives):
             self._boot = number

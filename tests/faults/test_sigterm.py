@@ -16,6 +16,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.faults.connections import Connection, Fate, request_bytes
+from tests.faults.installation import on_each_engine
 from tests.faults.load import Client, Post, clients, post_again, under_load
 from tests.faults.promises import assert_promises_kept
 from tests.faults.tracing import Fault, started_with
@@ -154,14 +155,16 @@ def _stop_under_load(proxy: Proxy, sandbox: Sandbox, *, times: int, seed: int) -
     assert proxy.program.stop() == 0, proxy.program.log
 
 
+@pytest.mark.parametrize(("engine", "times"), [("sqlite", 5), ("redis", 2)], indirect=["engine"])
 def test_sigterm_under_load_answers_every_request_that_was_read(
-    install_proxy: Callable[..., Proxy], sandbox: Sandbox
+    install_proxy: Callable[..., Proxy], sandbox: Sandbox, times: int
 ) -> None:
-    _stop_under_load(install_proxy(DELIVERY_GRACE=f"{GRACE_S:.0f}s"), sandbox, times=5, seed=20)
+    _stop_under_load(install_proxy(DELIVERY_GRACE=f"{GRACE_S:.0f}s"), sandbox, times=times, seed=20)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
+@on_each_engine
 def test_fifty_sigterms_under_load_answer_every_request_that_was_read(
     install_proxy: Callable[..., Proxy], sandbox: Sandbox
 ) -> None:

@@ -15,7 +15,7 @@ from tests.faults.promises import assert_promises_kept, halves
 from tests.faults.tracing import Fault, started_with, struck
 from tests.programs import Proxy, Sandbox
 
-WRITES, SYNCS, SENDS = "pwrite64", "fdatasync", "sendto"
+WRITES, SYNCS, SENDS, READS = "pwrite64", "fdatasync", "sendto", "recvfrom"
 KILL = "signal=SIGKILL"
 KILLED = -9
 
@@ -111,16 +111,30 @@ def _die_under_load(proxy: Proxy, sandbox: Sandbox, points: Sequence[tuple[str, 
     assert_promises_kept(proxy, sandbox, posted)
 
 
-def test_death_at_a_system_call_keeps_whole_posts_and_loses_nothing(proxy: Proxy, sandbox: Sandbox) -> None:
-    points = [(SYNCS, 2), (WRITES, 31), (SENDS, 9), (SYNCS, 7), (WRITES, 200)]
+@pytest.mark.parametrize(
+    ("engine", "points"),
+    [
+        ("sqlite", [(SYNCS, 2), (WRITES, 31), (SENDS, 9), (SYNCS, 7), (WRITES, 200)]),
+        ("redis", [(SENDS, 8), (READS, 30), (SENDS, 61)]),
+    ],
+    indirect=["engine"],
+    ids=["sqlite", "redis"],
+)
+def test_death_at_a_system_call_keeps_whole_posts_and_loses_nothing(
+    proxy: Proxy, sandbox: Sandbox, points: Sequence[tuple[str, int]]
+) -> None:
     _die_under_load(proxy, sandbox, points, seed=10)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("call", [WRITES, SYNCS, SENDS])
+@pytest.mark.parametrize(
+    ("engine", "call"),
+    [("sqlite", WRITES), ("sqlite", SYNCS), ("sqlite", SENDS), ("redis", SENDS), ("redis", READS)],
+    indirect=["engine"],
+)
 def test_death_at_each_of_many_system_calls(proxy: Proxy, sandbox: Sandbox, call: str) -> None:
-    step = {WRITES: 7, SYNCS: 1, SENDS: 3}[call]
+    step = {WRITES: 7, SYNCS: 1, SENDS: 3, READS: 5}[call]
     _die_under_load(proxy, sandbox, [(call, 1 + step * n) for n in range(30)], seed=1000)
 
 
