@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 BROWSER := tests/e2e/browser
 # What the tests drive besides Python; command:package where Debian's package has another name.
 PROGRAMS := chromium redis-server strace node:nodejs npm
-# These start the program itself and take seconds each: after all others, one at a time.
+# These start the program itself and mostly wait: after all others, two files at a time.
 SLOW := $(wildcard tests/faults tests/e2e)
 
 .PHONY: help
@@ -31,7 +31,7 @@ run: $(VENV)/run.stamp ## the proxy in the foreground (ARGS="--config FILE")
 .PHONY: test
 test: check programs $(BROWSER)/node_modules/.package-lock.json ## every check and every test but the long ones
 	$(BIN)/pytest -n auto $(SLOW:%=--ignore=%)
-	$(if $(SLOW),$(BIN)/pytest $(SLOW))
+	$(if $(SLOW),$(BIN)/pytest -n 2 --dist loadfile $(SLOW))
 
 .PHONY: test-long
 test-long: $(VENV)/dev.stamp programs $(BROWSER)/node_modules/.package-lock.json ## the tests that take an hour; new random examples
