@@ -45,7 +45,7 @@ def test_death_between_an_answer_and_its_settlement_sends_the_batch_once_more_an
             proxy.start()
         for station, proxy, sandbox, posting in lives:
             post_again(proxy, posting)
-            proxy.wait_until_empty()
+            proxy.wait_until_empty(60)
             twice = assert_promises_kept(proxy, sandbox, posting)
             assert len(sandbox.requests()) == station.requests, station
             assert bool(twice) == (station.requests == 2), station

@@ -62,7 +62,7 @@ def test_settlements_refused_for_a_full_disk_are_repeated_until_they_are_taken_a
         sandbox.clear_faults()
         proxy.wait_until_ready()
         proxy.wait_until_more_delivered(100)
-    proxy.wait_until_empty()
+    proxy.wait_until_empty(60)
     assert not assert_promises_kept(proxy, sandbox, posting)
     assert_back_to(before, proxy)
 

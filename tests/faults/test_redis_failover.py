@@ -47,7 +47,7 @@ def test_a_primary_that_dies_under_load_loses_nothing_that_a_replica_has_confirm
         deployment.start()  # the dead one comes back as a replica
         proxy.wait_until_ready()
         proxy.wait_until_more_delivered()
-    proxy.wait_until_empty()
+    proxy.wait_until_empty(60)
     assert_promises_kept(proxy, sandbox, posting)
 
 
@@ -61,7 +61,7 @@ def test_a_failover_that_an_operator_asks_for_under_load_loses_nothing(
         deployment.failover()
         proxy.wait_until_ready()
         proxy.wait_until_more_delivered()
-    proxy.wait_until_empty()
+    proxy.wait_until_empty(60)
     assert_promises_kept(proxy, sandbox, posting)
 
 
@@ -102,7 +102,7 @@ def test_ten_primaries_that_die_under_load_one_after_another_lose_nothing(
             deployment.start()
             proxy.wait_until_ready()
             proxy.wait_until_more_delivered()
-    proxy.wait_until_empty()
+    proxy.wait_until_empty(60)
     assert_promises_kept(proxy, sandbox, posting)
 
 
@@ -115,7 +115,7 @@ def _move_under_load(proxy: Proxy, sandbox: Sandbox, cluster: Cluster, *, times:
             cluster.move_slot(slot, (cluster.owner(slot) + 1) % len(cluster.nodes))
             proxy.wait_until_more_delivered()
     assert not any(client.refusals for client in posting)
-    proxy.wait_until_empty()
+    proxy.wait_until_empty(60)
     assert_promises_kept(proxy, sandbox, posting)
 
 
@@ -148,5 +148,5 @@ def test_a_node_killed_and_started_again_under_load_loses_nothing(
         deployment.start()
         proxy.wait_until_ready()
         proxy.wait_until_more_delivered()
-    proxy.wait_until_empty()
+    proxy.wait_until_empty(60)
     assert_promises_kept(proxy, sandbox, posting)

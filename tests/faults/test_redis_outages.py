@@ -94,7 +94,7 @@ def test_what_an_everysec_redis_with_a_slow_disk_has_forgotten_after_its_death_i
             proxy.wait_until_ready()
             proxy.wait_until_more_delivered()
     assert any("Redis has gone back" in error for error in _errors(proxy)), proxy.program.log
-    proxy.wait_until_empty()
+    proxy.wait_until_empty(60)
     assert_kept_or_shouted(proxy, sandbox, posting, deaths)
 
 
@@ -111,7 +111,7 @@ def test_while_redis_is_gone_clients_are_refused_in_time_and_afterwards_all_goes
         proxy.wait_until_ready()
         proxy.wait_until_more_delivered()
     _assert_all_were_told(posting)
-    proxy.wait_until_empty()
+    proxy.wait_until_empty(60)
     assert_promises_kept(proxy, sandbox, posting)
 
 
@@ -130,7 +130,7 @@ def test_sigterm_while_redis_is_gone_ends_it_within_the_grace_and_what_it_held_c
         proxy.start()
         sandbox.clear_faults()
         proxy.wait_until_more_delivered()
-    proxy.wait_until_empty()
+    proxy.wait_until_empty(60)
     assert_promises_kept(proxy, sandbox, posting)
     assert proxy.program.stop() == 0, proxy.program.log
 
@@ -154,7 +154,7 @@ def test_while_redis_loads_its_data_nothing_is_lost_and_nobody_else_is_asked_to_
         wait_for("the probe to say so", lambda: "loading" in _readiness(proxy)[1].lower())
         proxy.wait_until_ready()
         proxy.wait_until_more_delivered()
-    proxy.wait_until_empty()
+    proxy.wait_until_empty(60)
     assert_promises_kept(proxy, sandbox, posting)
 
 
@@ -164,7 +164,7 @@ def test_a_redis_that_hangs_for_longer_than_a_lease_holds_up_nobody_for_longer_t
     posting = clients(browsers=6, servers=2, seed=224)
     with under_load(proxy, posting):
         proxy.wait_until_more_delivered(300)
-    proxy.wait_until_empty()
+    proxy.wait_until_empty(60)
     before = footprint(proxy)
     sandbox.fault("latency", latency_ms=200)  # so that something is in flight at any time
     with under_load(proxy, posting):
@@ -178,7 +178,7 @@ def test_a_redis_that_hangs_for_longer_than_a_lease_holds_up_nobody_for_longer_t
         proxy.wait_until_ready()
         proxy.wait_until_more_delivered()
     _assert_all_were_told(posting)
-    proxy.wait_until_empty()
+    proxy.wait_until_empty(60)
     assert_promises_kept(proxy, sandbox, posting)
     assert_back_to(before, proxy)
 
@@ -204,7 +204,7 @@ def test_a_redis_at_its_maxmemory_refuses_events_and_drains_to_the_last_one(
         server.client.config_set("maxmemory", 0)
         proxy.wait_until_ready()
     assert "buffer_full" in refusals(posting)
-    proxy.wait_until_empty()
+    proxy.wait_until_empty(60)
     assert_promises_kept(proxy, sandbox, posting)
 
 
@@ -221,7 +221,7 @@ def test_scripts_that_redis_forgot_are_given_to_it_again_and_nobody_notices(
             server.client.script_flush()
     assert server.client.info("errorstats")["errorstat_NOSCRIPT"]["count"] >= 10
     assert not any(client.posted_again for client in posting)
-    proxy.wait_until_empty()
+    proxy.wait_until_empty(60)
     assert not assert_promises_kept(proxy, sandbox, posting)
 
 
@@ -239,7 +239,7 @@ def test_a_password_changed_under_load_and_back_again_costs_nothing_but_time(
         proxy.wait_until_ready()
         proxy.wait_until_more_delivered()
     _assert_all_were_told(posting)
-    proxy.wait_until_empty()
+    proxy.wait_until_empty(60)
     assert_promises_kept(proxy, sandbox, posting)
 
 
@@ -260,7 +260,7 @@ def test_rights_taken_away_under_load_and_given_back_cost_nothing_but_time(
         proxy.wait_until_ready()
         proxy.wait_until_more_delivered()
     _assert_all_were_told(posting)
-    proxy.wait_until_empty()
+    proxy.wait_until_empty(60)
     assert_promises_kept(proxy, sandbox, posting)
 
 
@@ -295,7 +295,7 @@ def test_a_flushed_redis_is_shouted_at_the_next_post_and_what_comes_afterwards_i
     metrics = proxy.metrics()
     assert 0 < metrics["outlit_proxy_buffer_lost_events_total"] <= acknowledged
     assert metrics["outlit_proxy_buffer_lost_total"] == 1
-    proxy.wait_until_empty()
+    proxy.wait_until_empty(60)
     assert_promises_kept(proxy, sandbox, posting)
 
 
@@ -310,6 +310,6 @@ def test_a_flushed_redis_is_shouted_within_a_minute_though_nobody_posts(
     posting = clients(browsers=6, servers=2, seed=234)
     with under_load(proxy, posting):
         proxy.wait_until_more_delivered()
-    proxy.wait_until_empty()
+    proxy.wait_until_empty(60)
     assert_promises_kept(proxy, sandbox, posting)
     assert proxy.metrics()["outlit_proxy_buffer_lost_total"] == 1

@@ -83,7 +83,7 @@ def test_a_replica_paused_beyond_its_leases_comes_back_to_find_them_spent(
         first.program.process.send_signal(signal.SIGCONT)
         replicas.listed.append(first)
         first.wait_until_more_delivered(100)
-    second.wait_until_empty()
+    second.wait_until_empty(60)
     assert_promises_kept(replicas.listed, sandbox, posting)
     assert first.metrics()["outlit_proxy_settle_spent_total"] > 0, "it held nothing: nothing was tested"
 

@@ -55,7 +55,7 @@ def test_an_answer_that_never_came_is_asked_for_again_and_nothing_is_done_twice(
         wait_for("answers to be lost", lambda: not strikes.left)
         proxy.wait_until_more_delivered(100)
     assert not any(client.posted_again for client in posting)
-    proxy.wait_until_empty()
+    proxy.wait_until_empty(60)
     assert not assert_promises_kept(proxy, sandbox, posting)
     assert proxy.metrics()["outlit_proxy_buffer_retries_total"] >= 4
 
@@ -71,7 +71,7 @@ def test_a_lease_whose_claim_was_never_answered_ends_by_itself_and_nothing_is_se
         wire.treat = strikes
         wait_for("answers to be lost", lambda: not strikes.left)
     assert not any(client.posted_again for client in posting)
-    proxy.wait_until_empty()
+    proxy.wait_until_empty(60)
     assert not assert_promises_kept(proxy, sandbox, posting)
 
 
