@@ -511,8 +511,20 @@ class Sentinels(Deployment):
         wait_for("two replicas", lambda: self._replicas() >= 2)
         for sentinel in self.sentinels:
             sentinel.start()
+        try:
+            self._wait_until_all_know_all()
+        except BaseException:
+            self.close()
+            raise
+
+    def _wait_until_all_know_all(self) -> None:
         for sentinel in self.sentinels:
-            wait_for("a Sentinel that knows all", partial(self._knows_all, sentinel))
+            try:
+                wait_for("a Sentinel that knows all", partial(self._knows_all, sentinel), 12.0)
+            except NoAnswer:
+                # Now and then one remembers a server that it heard of while ports were changing hands.
+                sentinel.command("SENTINEL", "RESET", self.SERVICE)
+                wait_for("a Sentinel that knows all", partial(self._knows_all, sentinel))
 
     def _replicas(self) -> int:
         told = [server.client.info("replication") for server in self.servers if server.runs]
