@@ -1,8 +1,8 @@
 """Every setting of the proxy: parsed once, checked as a whole, frozen.
 
 ``values`` says how a text becomes a value (``"10m"``, ``"1MB"``, ``"[::1]:8080"``), ``kinds`` how each type
-is called and shown; ``tables`` is the list of settings, with default, bounds and meaning; ``sources`` reads
-them from a file, the environment and flags.
+is called and shown; ``tables`` is the list of settings, with default, bounds and meaning, ``setting`` what is
+read off it; ``sources`` reads them from a file, the environment and flags.
 
 **Two names for a setting.** What operators write is fixed: ``delivery.linger``, ``front.max_body``. The
 attribute adds the unit where the operator writes it in the value: ``settings.delivery.linger_s`` (seconds),
@@ -11,6 +11,7 @@ are the same. ``Setting.attribute`` is the second; everything printed uses the f
 """
 
 from proxy.settings.kinds import toml_text
+from proxy.settings.setting import Setting
 from proxy.settings.sources import SettingsError, load
 from proxy.settings.tables import (
     SETTINGS,
@@ -22,7 +23,6 @@ from proxy.settings.tables import (
     LogSettings,
     MetricsSettings,
     OpsSettings,
-    Setting,
     Settings,
     UnknownKeyQuota,
     UpstreamSettings,

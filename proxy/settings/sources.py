@@ -23,7 +23,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from proxy.settings.kinds import toml_text
-from proxy.settings.tables import SETTINGS, Clash, Setting, Settings
+from proxy.settings.setting import Setting
+from proxy.settings.tables import SETTINGS, Clash, Settings
 
 CONFIG_VARIABLE = "OUTLIT_PROXY_CONFIG"
 PREFIX = "OUTLIT_PROXY_"

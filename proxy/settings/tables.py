@@ -4,15 +4,12 @@ The models are the one list. ``SETTINGS`` is read off them; flags, environment n
 tests of the documentation come from ``SETTINGS``. A setting whose mechanism does not exist is not here.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 
-import annotated_types
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
-from pydantic.fields import FieldInfo
 
 from proxy.settings.kinds import (
     Buffer,
@@ -29,10 +26,10 @@ from proxy.settings.kinds import (
     Token,
     UpstreamUrl,
     Whole,
-    as_it_is,
     toml_text,
 )
 from proxy.settings.redis_url import SCHEMES, Target, parse_target
+from proxy.settings.setting import Setting, settings_of
 from proxy.settings.values import BufferUrl, ListenAddress, parse_buffer_url, show_duration, show_size
 
 _KB, _MB, _GB, _TB = 1_000, 1_000_000, 1_000_000_000, 1_000_000_000_000
@@ -437,88 +434,4 @@ class Settings(_Table):
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What is known about one setting without its value; flags, environment names and docs come from it.
-
-    `choices` is empty unless the value is one of a few words. `bounds` is a sentence's part, or "".
-    """
-
-    table: str
-    key: str
-    attribute: str
-    kind: Kind
-    choices: tuple[str, ...]
-    bounds: str
-    default: object
-    meaning: str
-
-    @property
-    def name(self) -> str:
-        """The dotted name, as in `front.max_body`."""
-        return f"{self.table}.{self.key}"
-
-    @property
-    def variable(self) -> str:
-        return f"OUTLIT_PROXY_{self.table}_{self.key}".upper()
-
-    @property
-    def flag(self) -> str:
-        """The flag. A secret has none: command lines are seen by every user of the machine."""
-        return f"--{self.table}-{self.key}".replace("_", "-")
-
-    @property
-    def secret(self) -> bool:
-        return self.kind.name == "secret"
-
-    @property
-    def is_json(self) -> bool:
-        """A list or a table: written as JSON in the environment and in flags."""
-        return self.kind.example is not None
-
-    @property
-    def type(self) -> str:
-        return " | ".join(self.choices) or self.kind.name
-
-    @property
-    def default_text(self) -> str:
-        """The default as a TOML value, or "none"."""
-        return "none" if self.default is None else toml_text(self.shown(self.default))
-
-    def shown(self, value: object) -> object:
-        if self.secret:
-            return None if value is None else "***"
-        return self.kind.show(value)
-
-
-def _bounds(field: FieldInfo, show: Callable[..., object]) -> str:
-    """Read the bounds off a field, as in "1KB to 1GB" or "more than 0, at most 1"; "" if it has none."""
-    low = high = ""
-    for rule in field.metadata:
-        match rule:
-            case annotated_types.Ge(ge=bound):
-                low = f"{show(bound)} to "
-            case annotated_types.Gt(gt=bound):
-                low = f"more than {show(bound)}, at most "
-            case annotated_types.Le(le=bound):
-                high = f"{show(bound)}"
-    return f"{low}{high}"
-
-
-def _settings() -> Iterator[Setting]:
-    for table, model in Settings.model_fields.items():
-        for attribute, field in type(model.default).model_fields.items():
-            kind = next((rule for rule in field.metadata if isinstance(rule, Kind)), Kind("one of", as_it_is))
-            yield Setting(
-                table=table,
-                key=str(field.validation_alias or attribute),
-                attribute=attribute,
-                kind=kind,
-                choices=get_args(field.annotation) if kind.name == "one of" else (),
-                bounds=_bounds(field, kind.show),
-                default=field.default,
-                meaning=field.description or "",
-            )
-
-
-SETTINGS: tuple[Setting, ...] = tuple(_settings())
+SETTINGS: tuple[Setting, ...] = tuple(settings_of(Settings))

@@ -147,7 +147,7 @@ class Server:
         wire = None
         try:
             async with asyncio.timeout(CONNECT_S):
-                await connection.connect()  # type: ignore[no-untyped-call]
+                await connection.connect()  # type: ignore[no-untyped-call]  # redis-py left it so
                 wire = Wire(connection, where, on_lost)
                 greeted = None
                 while (greet := self.greet) is not None and greet is not greeted:

@@ -52,7 +52,7 @@ class SqliteBench(Bench):
     async def empty(
         self,
         queues: Iterable[QueueId],  # noqa: ARG002  # nothing else is in the file
-        tokens: Iterable[bytes] = (),  # noqa: ARG002
+        tokens: Iterable[bytes] = (),  # noqa: ARG002  # the same
     ) -> None:
         await self.buffer.close()
         for file in self._folder.iterdir():

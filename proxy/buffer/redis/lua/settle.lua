@@ -12,7 +12,8 @@
 --       17 records that are kept  18 1: the batch is ambiguous  19 header entry of the batch's lane
 --       20 bytes counted for that  21 runs to put back, and these, oldest first; then letters, and for each:
 --       id, number, bytes counted, letter
--- Answers {"settled", left, due in ms or -1, facts} or {"spent", 1 where that went on record}.   allow-oom: a full Redis must drain.
+-- Answers {"settled", left, due in ms or -1, facts} or {"spent", 1 where that went on record}.
+-- allow-oom: a full Redis must be able to drain.
 
 local MAX_PAUSE_MS = 300000   -- gate.MAX_PAUSE_MS
 local REMEMBERED_MS = 300000   -- how long a settle may be asked again after its answer was lost
