@@ -171,7 +171,8 @@ class Buffer(ABC):
 
         Of one key, or queue, or of all; `is_theirs` is called on any thread. What is appended meanwhile may
         be passed over. A queue that is leased is left as it is and counted: call it again until none is.
-        What is taken out is dropped, its bytes are overwritten where they lay. It is several transactions:
+        What is taken out is dropped. A file has its bytes overwritten where they lay; what Redis wrote to its
+        own files keeps them until it writes those anew. It is several transactions:
         where this raises, some of it may have been done, and calling it again does the rest.
         """
 
