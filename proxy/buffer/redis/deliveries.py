@@ -24,7 +24,6 @@ from proxy.buffer.redis.entries import (
 )
 from proxy.buffer.redis.keys import LETTERS, names
 from proxy.buffer.redis.link import Argument
-from proxy.buffer.redis.records import AMBIGUOUS, ORDINARY
 from proxy.buffer.redis.scripts import load
 from proxy.buffer.redis.store import Store
 from proxy.buffer.values import Head, Idle, Lease, Settled, Settlement, Spent
@@ -32,6 +31,9 @@ from proxy.lanes import LaneId, QueueId
 from proxy.wire.limits import PublicKey
 
 CLAIM, SETTLE, PULL_BACK, RESERVE_LETTERS = map(load, ("claim", "settle", "pull_back", "reserve_letters"))
+
+_REMEMBERED = 5_000
+"""Batches on each of a key's two records: ordinary ones push no ambiguous one off. Some 50 seconds."""
 
 _FIRST_SLICE, _SLICE = 8, 32
 """Entries of a list that are read at once: a run has at most 250 kB, and most queues hold a few."""
@@ -162,11 +164,11 @@ class Deliveries:
             # Spent, unless this settlement was made before and its answer was lost: the script knows.
             settlement, change = Settlement(0), _Change()
         of, store = names(lease.key), self._store
-        record, kept_records, record_list = b"", ORDINARY, of.batches
+        record, record_list = b"", of.batches
         if settlement.taken > len(settlement.again) or settlement.ambiguous:
             record = unstamped_batch(settlement.answered, b"".join(change.uuids), _fates(settlement))
         if settlement.ambiguous:
-            kept_records, record_list = AMBIGUOUS, of.ambiguous
+            record_list = of.ambiguous
         letters = await self._with_ids(change.letters)
         wait_s = settlement.wait_s
         before = store.facts.of(lease.key)
@@ -205,7 +207,7 @@ class Deliveries:
                 pause_ms,
                 pause_reason or "",
                 record,
-                kept_records,
+                _REMEMBERED,
                 int(settlement.ambiguous),
                 change.header.entry,
                 change.header.stored_bytes,
