@@ -3,36 +3,69 @@
 It is a second, independent reading of the wire contract and imports nothing from the other rooms, so that
 a misreading shows as a disagreement between the two.
 
-``ingest`` walks one request through the room: its budget is taken (``window``), its body read (``body``)
-and judged (``schema`` with ``checks``, and ``sensitive``), which gives an ``outcome`` with one of the
-``answers``; a fault may strike it (``faults``, ``sabotage``); it is written down (``record``, ``transcript``)
-and answered (``delivery``). ``control`` switches faults (``orders``) and shows the record over HTTP. ``app``
-builds it all.
+``ingest`` walks one request through the room: it comes over a ``Link``, its budget is taken (``limiter``, by
+a ``window``), its body read (``body``) and judged (``schema`` with ``checks``, and ``sensitive``), which
+gives an ``outcome`` with one of the ``answers``; a fault may strike it (``programme``, by the ``conditions``
+of the ``faults``; ``sabotage``, ``lies``); it is written down (``record``, ``transcript``) and answered
+(``delivery``). What happens when is a ``schedule`` of faults and of ``circumstances``; ``orders`` reads them
+from a script, or for ``control``, which also shows the record over HTTP. ``app`` builds the ``room``.
 """
 
 from proxy.sandbox.answers import ErrorForm
-from proxy.sandbox.app import LIMIT_PER_S, Sandbox
-from proxy.sandbox.faults import Fault, FaultError, Programme, Running, What
-from proxy.sandbox.outcome import Violation, ViolationKind
+from proxy.sandbox.app import Sandbox
+from proxy.sandbox.bounds import OrderError
+from proxy.sandbox.circumstances import LimitChange, Link, Stranger
+from proxy.sandbox.conditions import Seen
+from proxy.sandbox.faults import Fault, Names, Stage, What
+from proxy.sandbox.limiter import Limiter
+from proxy.sandbox.orders import Script, script_of
+from proxy.sandbox.outcome import Rules, Violation, ViolationKind
+from proxy.sandbox.programme import Programme
 from proxy.sandbox.record import Entry, Record, Stats
-from proxy.sandbox.window import WINDOWS, Allowance, FixedWindow, Window
+from proxy.sandbox.schedule import Running, Schedule
+from proxy.sandbox.window import (
+    LIMIT_PER_S,
+    Allowance,
+    Bucket,
+    FixedWindow,
+    Kind,
+    Limit,
+    SlidingCounter,
+    SlidingLog,
+    Window,
+)
 
 __all__ = [
     "LIMIT_PER_S",
-    "WINDOWS",
     "Allowance",
+    "Bucket",
     "Entry",
     "ErrorForm",
     "Fault",
-    "FaultError",
     "FixedWindow",
+    "Kind",
+    "Limit",
+    "LimitChange",
+    "Limiter",
+    "Link",
+    "Names",
+    "OrderError",
     "Programme",
     "Record",
+    "Rules",
     "Running",
     "Sandbox",
+    "Schedule",
+    "Script",
+    "Seen",
+    "SlidingCounter",
+    "SlidingLog",
+    "Stage",
     "Stats",
+    "Stranger",
     "Violation",
     "ViolationKind",
     "What",
     "Window",
+    "script_of",
 ]

@@ -3,21 +3,25 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 from aiohttp import web
 
-from proxy.sandbox.answers import ErrorForm
+from proxy.sandbox.circumstances import Link
 from proxy.sandbox.control import Control
-from proxy.sandbox.faults import Programme
+from proxy.sandbox.delivery import leave_out
 from proxy.sandbox.ingest import Ingest
+from proxy.sandbox.limiter import Limiter
+from proxy.sandbox.orders import Script
 from proxy.sandbox.outcome import Rules
+from proxy.sandbox.programme import Programme
 from proxy.sandbox.record import EVENTS_BOUND, Record
+from proxy.sandbox.room import Room
+from proxy.sandbox.schedule import Schedule
 from proxy.sandbox.schema import BODY_BYTES_MAX
 from proxy.sandbox.transcript import Transcript
-from proxy.sandbox.window import WINDOWS
+from proxy.sandbox.window import Limit
 
-LIMIT_PER_S = 100
-"""Requests a second and public key, as published."""
 _HEADER_BYTES_MAX = 65_536
 """One header. A header that should not have come is to be seen in the record, not lost in a bare 400."""
 _STOP_S = 1.0
@@ -27,36 +31,45 @@ _STOP_S = 1.0
 class Sandbox:
     """A stand-in for Outlit's Ingest API, in this process or in one of its own.
 
-    Start it once. `record` and `programme` may be used before, while and after it runs, on its event loop.
+    Start it once. `record`, `programme`, `limiter` and `links` may be used before, while and after it runs,
+    on its event loop.
     """
 
     def __init__(
         self,
         *,
-        limit: int = LIMIT_PER_S,
-        window: str = "fixed",
-        strict: bool = False,
-        partial: bool = True,
-        error_form: ErrorForm = "overview",
+        limit: Limit | int | None = None,
+        rules: Rules | None = None,
+        script: Script | None = None,
         record_file: Path | None = None,
         record_bound: int = EVENTS_BOUND,
         clock: Callable[[], float] = time.time,
+        seed: int = 0,
     ) -> None:
         """Build it from its switches.
 
-        `limit`: requests a second and public key, at least 1. `window`: a name in `WINDOWS`. `strict`,
-        `partial`, `error_form`: see `Rules`. `record_file`: also append every entry there. `record_bound`:
-        events kept, at least 1. `clock`: Unix seconds; the limit, the record, `Date` and the faults go by it,
-        a fault's latency goes by the event loop. Raises ValueError for what is out of bounds.
+        `limit`: how requests are counted, or as many as that a second in a fixed window. `script`: what is
+        ordered from the start on. `record_file`: also append every entry there. `record_bound`: events kept,
+        at least 1. `clock`: Unix seconds; the limit, the record, `Date` and the faults go by it, latencies go
+        by the event loop. `seed`: of all chance. Raises ValueError for what is out of bounds.
         """
-        if window not in WINDOWS:
-            raise ValueError(f"Unknown window {window!r}: known are {', '.join(WINDOWS)}")
+        if not isinstance(limit, Limit):
+            limit = Limit() if limit is None else Limit(limit)
         self.record = Record(record_bound)
         self.programme = Programme()
-        self._window = WINDOWS[window](limit)
-        self._rules = Rules(strict=strict, partial=partial, error_form=error_form)
+        self.limiter = Limiter(limit, seed)
+        self.links: Schedule[Link] = Schedule()
+        self._room = Room(
+            rules=rules or Rules(),
+            limiter=self.limiter,
+            links=self.links,
+            programme=self.programme,
+            record=self.record,
+            clock=clock,
+            chance=Random(seed),
+        )
+        self._script = script
         self._record_file = record_file
-        self._clock = clock
         # From start to stop:
         self._transcript: Transcript | None = None
         self._ingest: Ingest | None = None
@@ -74,17 +87,10 @@ class Sandbox:
         """Return when it listens. Port 0: a free one. Raises OSError for the address or the record's file."""
         if self._record_file is not None:
             self._transcript = Transcript(self._record_file)
-        self._ingest = Ingest(
-            window=self._window,
-            rules=self._rules,
-            programme=self.programme,
-            record=self.record,
-            transcript=self._transcript,
-            clock=self._clock,
-        )
-        control = Control(record=self.record, programme=self.programme, clock=self._clock)
+        self._ingest = Ingest(self._room, self._transcript)
         app = web.Application(client_max_size=BODY_BYTES_MAX)
-        app.add_routes(control.routes())
+        app.add_routes(Control(self._room).routes())
+        app.on_response_prepare.append(leave_out)
         app.router.add_route("*", "/{path:.*}", self._ingest.handle)
         self._runner = web.AppRunner(
             app,
@@ -103,6 +109,8 @@ class Sandbox:
         except OSError:
             await self.stop()
             raise
+        if self._script is not None:
+            self._room.follow(self._script)
 
     async def stop(self) -> None:
         """Stop listening, drop what hangs, close the record's file. Does nothing the second time."""

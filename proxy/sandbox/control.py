@@ -1,13 +1,16 @@
-"""The control endpoints under ``/_sandbox/``: read the record, switch faults. They count towards no limit.
+"""The control endpoints under ``/_sandbox/``: read the record, order faults. They count towards no limit.
 
 | route | does |
 |---|---|
 | ``GET /_sandbox/record[?since=SEQ]`` | the entries above SEQ, one line of JSON each |
 | ``DELETE /_sandbox/record`` | empties it and the counts, but not its file: ``{"cleared": n}`` |
 | ``GET /_sandbox/stats`` | the counts |
-| ``POST /_sandbox/faults`` | switches on one fault or an array of them, all or none; answers as GET |
-| ``GET /_sandbox/faults`` | what is on: ``[{"what": …, "until": <Unix s or null>, "left": <n or null>}]`` |
+| ``POST /_sandbox/faults`` | orders one fault or an array of them, all or none; answers as GET |
+| ``GET /_sandbox/faults`` | what is on or to come, with ``since``, ``until`` (Unix s or null), ``left`` |
 | ``DELETE /_sandbox/faults`` | switches all off: ``{"cleared": n}`` |
+| ``/_sandbox/limits`` | the same for changes of the limit; a DELETE leaves the one it began with |
+| ``/_sandbox/strangers`` | the same for others on a key |
+| ``/_sandbox/links`` | the same for the way here and back |
 
 An error is 400 with ``{"error": "…"}``.
 """
@@ -15,14 +18,15 @@ An error is 400 with ``{"error": "…"}``.
 import asyncio
 import re
 from collections.abc import Callable, Iterable
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Generic
 
 from aiohttp import web
 
-from proxy.sandbox.body import MalformedBodyError, parse
-from proxy.sandbox.faults import FaultError, Programme
-from proxy.sandbox.orders import faults_of
-from proxy.sandbox.record import Record
+from proxy.sandbox.bounds import OrderError
+from proxy.sandbox.orders import faults_of, limits_of, links_of, strangers_of
+from proxy.sandbox.room import Room
+from proxy.sandbox.schedule import OrderT, Schedule
 
 _SEQ: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 
@@ -30,21 +34,22 @@ _SEQ: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 class Control:
     """Answers the control endpoints."""
 
-    def __init__(self, *, record: Record, programme: Programme, clock: Callable[[], float]) -> None:
-        """Hold what is controlled. `clock` gives Unix seconds."""
-        self._record = record
-        self._programme = programme
-        self._clock = clock
+    def __init__(self, room: Room) -> None:
+        """Hold what is controlled."""
+        self._room = room
+        self._record = room.record
 
     def routes(self) -> Iterable[web.RouteDef]:
         """Give the routes of the table above."""
+        clock, limiter = self._room.clock, self._room.limiter
         return (
             web.get("/_sandbox/record", self._get_record),
             web.delete("/_sandbox/record", self._delete_record),
             web.get("/_sandbox/stats", self._get_stats),
-            web.post("/_sandbox/faults", self._post_faults),
-            web.get("/_sandbox/faults", self._get_faults),
-            web.delete("/_sandbox/faults", self._delete_faults),
+            *_Orders(self._room.programme, faults_of, clock).routes("/_sandbox/faults"),
+            *_Orders(limiter.changes, limits_of, clock).routes("/_sandbox/limits"),
+            *_Orders(limiter.strangers, strangers_of, clock).routes("/_sandbox/strangers"),
+            *_Orders(self._room.links, links_of, clock).routes("/_sandbox/links"),
         )
 
     async def _get_record(self, request: web.Request) -> web.StreamResponse:
@@ -65,21 +70,38 @@ class Control:
         return web.json_response({"cleared": self._record.clear()})
 
     async def _get_stats(self, _: web.Request) -> web.Response:
-        return web.json_response(self._record.stats.document())
+        limiter = self._room.limiter
+        limiter.catch_up(self._room.clock())
+        strangers = {
+            "taken": dict(limiter.strangers_taken),
+            "limited": dict(limiter.strangers_limited),
+        }
+        return web.json_response({**self._record.stats.document(), "strangers": strangers})
 
-    async def _post_faults(self, request: web.Request) -> web.Response:
+
+@dataclass(frozen=True, slots=True)
+class _Orders(Generic[OrderT]):
+    """The three methods of a route that takes orders of one sort."""
+
+    schedule: Schedule[OrderT]
+    read: Callable[[bytes], tuple[OrderT, ...]]
+    clock: Callable[[], float]
+
+    def routes(self, path: str) -> Iterable[web.RouteDef]:
+        return (web.post(path, self._post), web.get(path, self._get), web.delete(path, self._delete))
+
+    async def _post(self, request: web.Request) -> web.Response:
         try:
-            faults = faults_of(parse(await request.read()))
-            self._programme.add(*faults, now=self._clock())
-        except (MalformedBodyError, FaultError) as error:
+            self.schedule.add(*self.read(await request.read()), now=self.clock())
+        except OrderError as error:
             return _error(str(error))
-        return await self._get_faults(request)
+        return await self._get(request)
 
-    async def _get_faults(self, _: web.Request) -> web.Response:
-        return web.json_response([each.document() for each in self._programme.running(self._clock())])
+    async def _get(self, _: web.Request) -> web.Response:
+        return web.json_response([each.document() for each in self.schedule.running(self.clock())])
 
-    async def _delete_faults(self, _: web.Request) -> web.Response:
-        return web.json_response({"cleared": self._programme.clear()})
+    async def _delete(self, _: web.Request) -> web.Response:
+        return web.json_response({"cleared": self.schedule.clear()})
 
 
 def _error(message: str) -> web.Response:

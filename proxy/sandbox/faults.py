@@ -1,32 +1,43 @@
-"""The programme of faults: what goes wrong, for how long, and for whom, switched while the sandbox runs.
+"""The faults: what can go wrong with a request, and what each may be told.
 
-`Programme` decides; `outcome`, `sabotage` and `delivery` carry out. Three families, by the events' fate:
+`conditions` say whom a fault strikes, `programme` says when; `outcome`, `sabotage` and `delivery` carry it
+out. By the events' fate there are three families:
 
-- *not taken*: ``status``, ``refuse_400``, ``hang_before``, ``reset_before``;
-- *taken as they deserve, and told late, badly or not at all*: ``latency``, ``hang``, ``reset``,
-  ``half_answer``. A sender cannot tell ``reset`` from ``reset_before``: its delivery is ambiguous.
-  ``refuse_indices`` takes all but the named;
+- *not taken*: ``status``, ``refuse``, ``too_large``, ``hang_before``, ``reset_early``, ``reset_midway``,
+  ``reset_before``;
+- *taken as they deserve, and told late, falsely, badly or not at all*: ``latency``, ``headers``, ``body``,
+  ``drip``, ``endless``, ``half_answer``, ``half_head``, ``reset_answer``, ``hang``, ``reset``. A sender
+  cannot tell ``reset`` from ``reset_before``: its delivery is ambiguous. ``refuse_indices`` takes all but the
+  named;
 - *sabotage of the record*: ``drop``, ``double``, ``swap`` answer truly and record falsely. They exist to
   prove that a comparison with the record can fail.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
-from enum import StrEnum
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from enum import Enum, StrEnum, auto
+from typing import Final, TypeAlias
 
+from proxy.sandbox import lies
+from proxy.sandbox.bounds import MOST, OrderError, bounded, check_latency, check_times
+from proxy.sandbox.conditions import marks
 from proxy.sandbox.schema import Path
 
-FAULTS_MAX = 100
-"""Faults switched on at once: every request looks through them."""
-LATENCY_MS_MAX = 600_000
-"""Ten minutes, beyond any sender's time-out."""
-MOST = 1_000_000_000
-"""Of seconds and of requests: for ever, in all but name."""
+Index: TypeAlias = int | float | str | bool | None
+"""What an answer may give as an index: events are numbered from 0, and a confused service says anything."""
+
+ENDLESS_BYTES: Final = 1_000_000_000
 
 
-class FaultError(ValueError):
-    """A fault that cannot be. The message says what is wrong with it and what could stand there."""
+class Stage(Enum):
+    """How far a request has come when a fault may strike it."""
+
+    UNREAD = auto()
+    """Its headers are there, its body is not."""
+    LIMITED = auto()
+    """It is beyond the limit, and refused unread."""
+    JUDGED = auto()
+    """It is read, and what it deserves is known."""
 
 
 class What(StrEnum):
@@ -35,11 +46,20 @@ class What(StrEnum):
     LATENCY = "latency"
     """Take the events at once, answer truly after `latency_ms`."""
     STATUS = "status"
-    """Take nothing, answer `status`, with ``Retry-After`` when `retry_after_s` is given."""
+    """Take nothing, answer `status`, or `statuses` in turn; ``Retry-After`` if `retry_after_s` is given."""
+    REFUSE = "refuse"
+    """Take nothing, answer 400 (or `status`) that names `paths`, or `indices`, or nothing at all. With
+    `names` it names the events that the fault asks for by `event` or `uuid`."""
     REFUSE_INDICES = "refuse_indices"
-    """Take all but `indices`, answer 207 that names exactly these, be they in the request or not."""
-    REFUSE_400 = "refuse_400"
-    """Take nothing, answer 400 that names `paths`, or `indices`, or nothing at all."""
+    """Take all but `indices`, answer 207 that names exactly these, be they in the request, repeated, or no
+    integers at all. Without them: the events that the fault asks for by `event` or `uuid`."""
+    TOO_LARGE = "too_large"
+    """Take nothing, answer 413 (or `status`) to a request of more than `max_events` or `max_bytes`. After
+    each such answer the bound is `shrink` times what it was, and at least 1."""
+    HEADERS = "headers"
+    """Take the events and answer truly, but for `headers`. The one fault that strikes a limited request."""
+    BODY = "body"
+    """Take the events, answer with the status that they deserve and the text `body`."""
     HANG = "hang"
     """Take the events, never answer."""
     HANG_BEFORE = "hang_before"
@@ -47,9 +67,21 @@ class What(StrEnum):
     RESET = "reset"
     """Take the events, reset the connection without an answer."""
     RESET_BEFORE = "reset_before"
-    """Take nothing, reset the connection without an answer."""
+    """Take nothing, reset the connection without an answer, once the request is read."""
+    RESET_EARLY = "reset_early"
+    """Take nothing, reset the connection once the request's headers are read."""
+    RESET_MIDWAY = "reset_midway"
+    """Take nothing, reset the connection when half of the request's body is read."""
+    RESET_ANSWER = "reset_answer"
+    """Take the events, send the headers of the answer, reset the connection."""
     HALF_ANSWER = "half_answer"
     """Take the events, send the headers and half of the body, close the connection."""
+    HALF_HEAD = "half_head"
+    """Take the events, send half of the headers, close the connection."""
+    DRIP = "drip"
+    """Take the events, send the answer, headers and all, at `bytes_per_s`."""
+    ENDLESS = "endless"
+    """Take the events, answer truly, with spaces behind the JSON: `answer_bytes` of them, or a billion."""
     DROP = "drop"
     """Answer truly, leave the first event taken out of the record."""
     DOUBLE = "double"
@@ -60,18 +92,48 @@ class What(StrEnum):
     @property
     def is_sabotage(self) -> bool:
         """Say whether it falsifies the record, which needs an event taken to work on."""
-        return self in _SABOTAGE
+        return self in (What.DROP, What.DOUBLE, What.SWAP)
+
+    def strikes_at(self, stage: Stage) -> bool:
+        """Say whether it can strike a request that has come so far."""
+        match stage:
+            case Stage.UNREAD:
+                return self in _EARLY
+            case Stage.LIMITED:
+                return self is What.HEADERS
+            case Stage.JUDGED:
+                return self not in _EARLY
 
 
-_SABOTAGE: Final = frozenset({What.DROP, What.DOUBLE, What.SWAP})
+_EARLY: Final = (What.RESET_EARLY, What.RESET_MIDWAY)
 
-# What each fault may be told beyond how long and for whom. Every one may also be late.
+
+class Names(StrEnum):
+    """How a refusal names the events that it is about."""
+
+    PATHS = "paths"
+    INDICES = "indices"
+
+
+# What each fault may be told beyond whom it strikes and when. Every one may also be late and send headers.
 _DETAILS: Final[Mapping[What, frozenset[str]]] = {
-    What.STATUS: frozenset({"status", "retry_after_s"}),
+    What.STATUS: frozenset({"status", "statuses", "retry_after_s", "body"}),
+    What.REFUSE: frozenset({"status", "indices", "paths", "names"}),
     What.REFUSE_INDICES: frozenset({"indices"}),
-    What.REFUSE_400: frozenset({"indices", "paths"}),
+    What.TOO_LARGE: frozenset({"status", "max_events", "max_bytes", "shrink"}),
+    What.BODY: frozenset({"body"}),
+    What.DRIP: frozenset({"bytes_per_s"}),
+    What.ENDLESS: frozenset({"answer_bytes"}),
 }
-_ALWAYS: Final = frozenset({"what", "latency_ms", "seconds", "requests", "public_key"})
+_ALL_DETAILS: Final = frozenset().union(*_DETAILS.values())
+_OF_THE_BODY: Final = ("visitor", "event", "uuid")
+_STATUSES: Final[Mapping[What, tuple[int, int, int]]] = {
+    # A 2xx without the events would be sabotage under another name.
+    What.STATUS: (500, 300, 599),
+    What.REFUSE: (400, 400, 499),
+    What.TOO_LARGE: (413, 400, 499),
+}
+"""The status of a fault that is told none, and the bounds of what it may be told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,116 +142,114 @@ class Fault:
 
     what: What
     latency_ms: int = 0
-    """How late the answer, or what takes its place, comes: 0 to `LATENCY_MS_MAX`."""
-    status: int = 500
-    """300 to 599: a 2xx without the events would be sabotage under another name."""
+    """How late the answer, or what takes its place, comes."""
+    latency_to_ms: int | None = None
+    """With it, the latency is by chance, evenly from `latency_ms` to this."""
+    headers: Mapping[str, str | None] = field(default_factory=dict)
+    """Sent with the answer, or instead of its own; None leaves one out. `lies` says what a value may hold."""
+    # What is answered:
+    status: int | None = None
+    statuses: tuple[int, ...] = ()
+    """One request after the other gets the next of them, and then the first again."""
     retry_after_s: int | None = None
-    indices: tuple[int, ...] = ()
-    """Of events, 0 the first. Any integer: an answer with an index out of range is a fault worth having."""
+    body: str | None = None
+    indices: tuple[Index, ...] = ()
     paths: tuple[Path, ...] = ()
+    names: Names | None = None
+    max_events: int | None = None
+    max_bytes: int | None = None
+    """Of the request's body."""
+    shrink: float = 1.0
+    """From 0 to 1."""
+    bytes_per_s: int | None = None
+    answer_bytes: int = ENDLESS_BYTES
+    # Whom it strikes; see `Conditions`:
+    public_key: str | None = None
+    origin: str | None = None
+    visitor: str | None = None
+    event: str | None = None
+    uuid: str | None = None
+    every: int = 1
+    """Strike the n-th, the 2n-th … of the requests that it could."""
+    # When:
+    after_s: float = 0.0
+    """How long after it was ordered it begins."""
     seconds: float | None = None
-    """How long it lasts, from when it is switched on."""
+    """How long it lasts from then on."""
     requests: int | None = None
     """How many requests it strikes, at least 1."""
-    public_key: str | None = None
-    """Whose requests it strikes, None for everyone's."""
 
     def __post_init__(self) -> None:
         """Refuse what could not be carried out."""
         wrong = next(self._wrong(), None)
         if wrong is not None:
-            raise FaultError(wrong)
+            raise OrderError(wrong)
+        self._check_figures()
 
     def _wrong(self) -> Iterator[str]:
-        allowed = _ALWAYS | _DETAILS.get(self.what, frozenset())
+        yield from self._misplaced()
+        match self.what:
+            case What.LATENCY if self.latency_ms == 0 and self.latency_to_ms is None:
+                yield "latency needs latency_ms"
+            case What.STATUS if self.status is not None and self.statuses:
+                yield "status takes status or statuses, not both"
+            case What.REFUSE if sum(map(bool, (self.indices, self.paths, self.names))) > 1:
+                yield "refuse takes one of indices, paths and names: an answer has one form"
+            case What.REFUSE if self.names is not None and not marks(self):
+                yield "names needs event or uuid: they say which events are named"
+            case What.REFUSE_INDICES if not self.indices and not marks(self):
+                yield "refuse_indices needs indices, or event or uuid"
+            case What.TOO_LARGE if (self.max_events is None) is (self.max_bytes is None):
+                yield "too_large needs max_events or max_bytes, one of the two"
+            case What.HEADERS if not self.headers:
+                yield "headers needs headers, such as {'X-RateLimit-Remaining': '0'}"
+            case What.BODY if self.body is None:
+                yield "body needs body, a text"
+            case What.DRIP if self.bytes_per_s is None:
+                yield "drip needs bytes_per_s"
+
+    def _misplaced(self) -> Iterator[str]:
+        allowed = _DETAILS.get(self.what, frozenset())
         for each in fields(self):
-            if each.name not in allowed and getattr(self, each.name) != each.default:
+            if each.name in _ALL_DETAILS - allowed and getattr(self, each.name) != each.default:
                 yield f"{self.what} takes no {each.name}"
-        if self.what is What.LATENCY and self.latency_ms == 0:
-            yield "latency needs latency_ms"
-        if self.what is What.REFUSE_INDICES and not self.indices:
-            yield "refuse_indices needs indices"
-        if self.indices and self.paths:
-            yield "refuse_400 takes indices or paths, not both: they are two forms of one answer"
-        bounds = (
-            ("latency_ms", self.latency_ms, 0, LATENCY_MS_MAX),
-            ("status", self.status, 300, 599),
-            ("retry_after_s", self.retry_after_s, 0, MOST),
-            ("seconds", self.seconds, 0, MOST),
-            ("requests", self.requests, 1, MOST),
-        )
-        for name, value, least, most in bounds:
-            # Written so that NaN, too, is out of bounds.
-            if value is not None and not least <= value <= most:
-                yield f"{name} must be {least} to {most}, not {value}"
+            if self.what in _EARLY and each.name in _OF_THE_BODY and getattr(self, each.name) is not None:
+                yield f"{self.what} takes no {each.name}: it strikes before the body is read"
+
+    def _check_figures(self) -> None:
+        check_times(self.after_s, self.seconds)
+        check_latency(self.latency_ms, self.latency_to_ms)
+        _, least, most = _STATUSES.get(self.what, (0, 0, 0))
+        for status in (*self.statuses, self.status):
+            bounded("status", status, least, most)
+        bounded("retry_after_s", self.retry_after_s, 0, MOST)
+        bounded("max_events", self.max_events, 1, MOST)
+        bounded("max_bytes", self.max_bytes, 1, MOST)
+        bounded("shrink", self.shrink, 0, 1)
+        bounded("bytes_per_s", self.bytes_per_s, 1, MOST)
+        bounded("answer_bytes", self.answer_bytes, 1, 1_000 * MOST)
+        bounded("every", self.every, 1, MOST)
+        bounded("requests", self.requests, 1, MOST)
+        for name, value in self.headers.items():
+            lies.check(name, value)
+
+    def status_of(self, struck: int) -> int:
+        """Give the status of its answer to a request, after it has struck so many."""
+        if self.statuses:
+            return self.statuses[struck % len(self.statuses)]
+        return self.status if self.status is not None else _STATUSES[self.what][0]
+
+    def exceeds(self, events: Sequence[object], body_bytes: int, struck: int) -> bool:
+        """Say whether a request exceeds its bound, after it has struck so many. Without one all do."""
+        for bound, size in ((self.max_events, len(events)), (self.max_bytes, body_bytes)):
+            if bound is not None:
+                return size > max(1, int(bound * self.shrink**struck))
+        return True
 
     def document(self) -> dict[str, object]:
         """Give the fault as the JSON object that `orders` reads."""
         return {
             each.name: getattr(self, each.name)
             for each in fields(self)
-            if each.name == "what" or getattr(self, each.name) != each.default
+            if each.name == "what" or getattr(self, each.name) not in (each.default, {})
         }
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A fault that is switched on, and what is left of it."""
-
-    fault: Fault
-    until: float | None
-    """Unix seconds."""
-    left: int | None
-    """Requests it will still strike."""
-
-    def document(self) -> dict[str, object]:
-        """Give the fault and what is left of it as a JSON object."""
-        return {**self.fault.document(), "until": self.until, "left": self.left}
-
-
-class Programme:
-    """The faults that are switched on, the oldest first. One request meets at most one of them."""
-
-    def __init__(self) -> None:
-        """Begin with none."""
-        self._running: list[Running] = []
-
-    def add(self, *faults: Fault, now: float) -> None:
-        """Switch `faults` on at `now`, Unix seconds: all, or, where that is too many, none (FaultError)."""
-        self._expire(now)
-        if len(self._running) + len(faults) > FAULTS_MAX:
-            raise FaultError(f"At most {FAULTS_MAX} faults can be on, and {len(self._running)} are")
-        for fault in faults:
-            until = None if fault.seconds is None else now + fault.seconds
-            self._running.append(Running(fault, until, fault.requests))
-
-    def next(self, public_key: str, now: float, *, takes: bool = True) -> Fault | None:
-        """Say which fault strikes the request of `public_key` at `now`, and count it: the oldest that may.
-
-        `takes`: whether an event of the request would be taken; where none is, sabotage waits for the next.
-        """
-        self._expire(now)
-        for place, running in enumerate(self._running):
-            fault = running.fault
-            if fault.public_key not in (None, public_key) or (fault.what.is_sabotage and not takes):
-                continue
-            if running.left == 1:
-                del self._running[place]
-            elif running.left is not None:
-                self._running[place] = Running(fault, running.until, running.left - 1)
-            return fault
-        return None
-
-    def running(self, now: float) -> tuple[Running, ...]:
-        """List what is on at `now`."""
-        self._expire(now)
-        return tuple(self._running)
-
-    def clear(self) -> int:
-        """Switch every fault off, and say how many there were."""
-        cleared = len(self._running)
-        self._running.clear()
-        return cleared
-
-    def _expire(self, now: float) -> None:
-        self._running = [each for each in self._running if each.until is None or now < each.until]

@@ -1,4 +1,4 @@
-"""The ingest route: take the budget, read, judge, strike, record, answer, in this order.
+"""The ingest route: travel, take the budget, read, judge, strike, record, answer, travel, in this order.
 
 Nothing waits between the last byte of a body and its entry in the record, so the record's order is the order
 of the decisions.
@@ -6,27 +6,34 @@ of the decisions.
 
 import asyncio
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from email.utils import formatdate
 from typing import Final
 
 from aiohttp import web
 
-from proxy.sandbox import answers, outcome
+from proxy.sandbox import answers, delivery, lies, outcome
 from proxy.sandbox.answers import Answer
-from proxy.sandbox.delivery import deliver
-from proxy.sandbox.faults import Fault, Programme, What
-from proxy.sandbox.outcome import Outcome, Rules, Violation, ViolationKind
-from proxy.sandbox.record import Entry, Record
+from proxy.sandbox.conditions import Seen
+from proxy.sandbox.delivery import Reply
+from proxy.sandbox.faults import Fault, Stage, What
+from proxy.sandbox.outcome import Outcome, Violation, ViolationKind
+from proxy.sandbox.record import Entry
+from proxy.sandbox.room import Room
 from proxy.sandbox.sabotage import falsify
 from proxy.sandbox.schema import BODY_BYTES_MAX
 from proxy.sandbox.transcript import Transcript
-from proxy.sandbox.window import Window
+from proxy.sandbox.window import Allowance
 
 _ROUTE: Final = re.compile(r"/api/i/v1/([^/?#]+)/events")
 _PUBLIC_KEY: Final = re.compile(r"pk_[A-Za-z0-9_-]{1,64}")
-_UNANSWERED: Final = frozenset({What.HANG, What.HANG_BEFORE, What.RESET, What.RESET_BEFORE})
+_UNANSWERED: Final = frozenset(
+    {
+        *(What.HANG, What.HANG_BEFORE, What.HALF_HEAD),
+        *(What.RESET, What.RESET_BEFORE, What.RESET_EARLY, What.RESET_MIDWAY),
+    }
+)
+"""After these a sender knows no status."""
 _MADE_UP_VISITOR: Final = "5a0dbe00-0000-4000-8000-000000000000"
 """Whom `swap` accuses where the record knows no other visitor."""
 
@@ -37,36 +44,29 @@ class Arrival:
 
     public_key: str
     received_at: float
-    """Unix seconds at which its headers were complete."""
+    """Unix seconds at which it counted: its headers were complete, and it had come half of its way."""
     headers: tuple[tuple[str, str], ...]
     body: bytes | None
     """None: larger than `BODY_BYTES_MAX`, and not read to its end."""
+    body_bytes: int
+    """Of the body, or of as much of it as was read; `BODY_BYTES_MAX` + 1 where it is larger."""
 
 
 class Ingest:
     """Answers the ingest route and keeps the record."""
 
-    def __init__(
-        self,
-        *,
-        window: Window,
-        rules: Rules,
-        programme: Programme,
-        record: Record,
-        transcript: Transcript | None,
-        clock: Callable[[], float],
-    ) -> None:
-        """Hold what a request needs. `clock` gives Unix seconds."""
-        self._window = window
-        self._rules = rules
-        self._programme = programme
-        self._record = record
+    def __init__(self, room: Room, transcript: Transcript | None) -> None:
+        """Hold what a request needs. `transcript`: where every entry is also written."""
+        self._room = room
+        self._rules = room.rules
+        self._programme = room.programme
+        self._record = room.record
         self._transcript = transcript
-        self._clock = clock
+        self._clock = room.clock
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
-        """Drop every request that a fault keeps waiting."""
+        """Drop every request that waits for a fault or on its way."""
         self._stopping.set()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -74,20 +74,73 @@ class Ingest:
         route = _ROUTE.fullmatch(request.raw_path)
         if route is None or request.method != "POST":
             self._record.stats.elsewhere += 1
-            return web.json_response(answers.refused(404, "Not found").body, status=404)
+            return web.json_response(text=answers.refused(404, "Not found").text, status=404)
+        if await self._travels():
+            return delivery.cut(request)
         received_at = self._clock()
         self._record.arrive(route[1], received_at)
-        allowance = self._window.take(route[1], received_at)
-        arrival = Arrival(route[1], received_at, _headers(request), await _body(request))
+        allowance = self._room.limiter.take(route[1], received_at)
+        arrival = Arrival(route[1], received_at, _headers(request), b"", 0)
+        early = self._strikes(arrival, Stage.UNREAD) if allowance.granted else None
+        if early is not None:
+            return await self._break_early(request, arrival, early)
+        body = await _body(request)
+        body_bytes = BODY_BYTES_MAX + 1 if body is None else len(body)
+        arrival = replace(arrival, body=body, body_bytes=body_bytes)
 
         answer, fault = await self._settle(arrival, granted=allowance.granted)
+        reply = self._reply(answer, allowance, fault)
+        if await self._travels():
+            return delivery.cut(request)
+        return await delivery.deliver(request, reply, fault, self._room.chance, self._stopping)
+
+    async def _travels(self) -> bool:
+        """Go half of the way. Says whether the sandbox stopped meanwhile."""
+        links = self._room.links.begun(self._clock())
+        if not links:
+            return False
+        link = links[-1].order
+        return await delivery.travels(
+            link.latency_ms, link.latency_to_ms, self._room.chance, self._stopping, share=0.5
+        )
+
+    def _reply(self, answer: Answer, allowance: Allowance, fault: Fault | None) -> Reply:
+        now = self._clock()
         headers = {
+            "Content-Type": "application/json; charset=utf-8",
             **allowance.headers,
             **answer.headers,
             # The server's own Date would not follow the clock, and Reset is to be read against it.
-            "Date": formatdate(self._clock(), usegmt=True),
+            "Date": formatdate(now, usegmt=True),
         }
-        return await deliver(request, answer, headers, fault, self._stopping)
+        # What a fault says takes the place of what is true, whatever the case of its letters.
+        lies_told = {} if fault is None else fault.headers
+        replaced = {name.lower() for name in lies_told}
+        headers = {name: value for name, value in headers.items() if name.lower() not in replaced}
+        for name, value in lies_told.items():
+            if value is not None:
+                headers[name] = lies.told(value, now, self._room.chance)
+        left_out = tuple(name for name, value in lies_told.items() if value is None)
+        return Reply(answer.status, headers, left_out, answer.text.encode("utf-8", "surrogatepass"))
+
+    def _strikes(self, arrival: Arrival, stage: Stage, decided: Outcome | None = None) -> Fault | None:
+        """Say which fault strikes a request that has come to `stage`; `decided`: what it deserves."""
+        visitor = None if decided is None else decided.envelope.get("visitorId")
+        seen = Seen(
+            public_key=arrival.public_key,
+            origin=dict(arrival.headers).get("origin"),
+            visitor=visitor if isinstance(visitor, str) else None,
+            events=() if decided is None else decided.events,
+            body_bytes=arrival.body_bytes,
+            takes=decided is not None and bool(decided.taken),
+        )
+        return self._programme.next(seen, arrival.received_at, stage)
+
+    async def _break_early(self, request: web.Request, arrival: Arrival, fault: Fault) -> web.Response:
+        if fault.what is What.RESET_MIDWAY:
+            arrival = replace(arrival, body_bytes=await delivery.half_of_the_body(request))
+        await self._keep(arrival, outcome.unread(), fault)
+        return delivery.reset(request)
 
     async def _settle(self, arrival: Arrival, *, granted: bool) -> tuple[Answer, Fault | None]:
         """Decide the request and record it. Gives what to answer, and the fault that struck it."""
@@ -95,11 +148,9 @@ class Ingest:
         fault: Fault | None = None
         failure = self._file_failure() or self._full(len(decided.events))
         if failure is None:
-            if granted:
-                takes = bool(decided.taken)
-                fault = self._programme.next(arrival.public_key, arrival.received_at, takes=takes)
-            else:
+            if not granted:
                 self._record.stats.limited += 1
+            fault = self._strikes(arrival, Stage.JUDGED if granted else Stage.LIMITED, decided)
             if fault is not None:
                 decided = outcome.struck(decided, fault, self._rules)
             await self._keep(arrival, decided, fault)
@@ -145,7 +196,7 @@ class Ingest:
             received_at=arrival.received_at,
             public_key=arrival.public_key,
             headers=arrival.headers,
-            body_bytes=BODY_BYTES_MAX + 1 if arrival.body is None else len(arrival.body),
+            body_bytes=arrival.body_bytes,
             envelope=decided.envelope,
             events=told.events,
             taken=told.taken,

@@ -11,7 +11,8 @@ from typing import Final
 from proxy.sandbox import answers
 from proxy.sandbox.answers import Answer, ErrorForm
 from proxy.sandbox.body import MalformedBodyError, read
-from proxy.sandbox.faults import Fault, What
+from proxy.sandbox.conditions import marked
+from proxy.sandbox.faults import Fault, Names, What
 from proxy.sandbox.schema import BODY_BYTES_MAX, Path, Problem, events_of, judge
 from proxy.sandbox.sensitive import leaks
 
@@ -67,12 +68,18 @@ class Outcome:
 
 
 _NOTHING: Final[Mapping[str, object]] = {}
+_REFUSED: Final = "Fault: refused"
 
 
 def refused(status: int, message: str, rules: Rules) -> Outcome:
     """Refuse a request, its events unread."""
     answer = answers.refused(status, message, (), rules.error_form)
     return Outcome(answer, _NOTHING, (), (), (Violation(ViolationKind.REQUEST, (), message),))
+
+
+def unread() -> Outcome:
+    """Give the outcome of a request whose connection breaks before it is read."""
+    return Outcome(Answer(400, "Never sent"), _NOTHING, (), (), ())
 
 
 def limited(rules: Rules) -> Outcome:
@@ -102,7 +109,7 @@ def judged(raw: bytes, rules: Rules) -> Outcome:
         answer = answers.refused(400, "Invalid request body", problems, rules.error_form)
         return Outcome(answer, envelope, events, (), violations)
     taken = tuple(index for index in range(len(events)) if index not in judgement.events)
-    messages = {index: problem.message for index, problem in judgement.events.items()}
+    messages = [(index, problem.message) for index, problem in judgement.events.items()]
     return Outcome(answers.taken(len(taken), messages), envelope, events, taken, violations)
 
 
@@ -110,30 +117,48 @@ def struck(outcome: Outcome, fault: Fault, rules: Rules) -> Outcome:
     """Say what `fault` makes of an outcome: another answer, or nothing taken. Sabotage changes neither."""
     match fault.what:
         case What.STATUS:
-            after = {} if fault.retry_after_s is None else {"Retry-After": str(fault.retry_after_s)}
-            answer = answers.refused(fault.status, f"Fault: status {fault.status}", (), rules.error_form)
-            return replace(outcome, answer=replace(answer, headers=after), taken=())
-        case What.REFUSE_400:
-            return replace(outcome, answer=_refusal(fault, rules), taken=())
+            return replace(outcome, answer=_failure(fault, rules), taken=())
+        case What.REFUSE:
+            return replace(outcome, answer=_refusal(fault, outcome.events, rules), taken=())
+        case What.TOO_LARGE:
+            answer = answers.refused(fault.status_of(0), "Fault: too large", (), rules.error_form)
+            return replace(outcome, answer=answer, taken=())
         case What.REFUSE_INDICES:
-            taken = tuple(index for index in outcome.taken if index not in fault.indices)
-            messages = dict.fromkeys(fault.indices, "Fault: refused")
-            return replace(outcome, answer=answers.taken(len(taken), messages), taken=taken)
+            return _partly_refused(outcome, fault)
+        case What.BODY:
+            return replace(outcome, answer=replace(outcome.answer, body=fault.body or ""))
         case What.HANG_BEFORE | What.RESET_BEFORE:
             return replace(outcome, taken=())
         case _:
             return outcome
 
 
-def _refusal(fault: Fault, rules: Rules) -> Answer:
+def _failure(fault: Fault, rules: Rules) -> Answer:
+    status = fault.status_of(0)
+    answer = answers.refused(status, f"Fault: status {status}", (), rules.error_form)
+    after = {} if fault.retry_after_s is None else {"Retry-After": str(fault.retry_after_s)}
+    return replace(answer, headers=after, body=answer.body if fault.body is None else fault.body)
+
+
+def _refusal(fault: Fault, events: tuple[object, ...], rules: Rules) -> Answer:
     # The form follows what the fault names: only one of the two can say it.
-    message = "Fault: refused"
-    if fault.indices:
-        problems = [Problem(("events", index), message) for index in fault.indices]
-        return answers.refused(400, message, problems, "endpoint")
-    if fault.paths:
-        return answers.refused(400, message, [Problem(path, message) for path in fault.paths], "overview")
-    return answers.refused(400, message, (), rules.error_form)
+    status = fault.status_of(0)
+    culprits = marked(events, fault)
+    if fault.indices or fault.names is Names.INDICES:
+        return answers.refused_by_index(status, [(index, _REFUSED) for index in fault.indices or culprits])
+    if fault.paths or fault.names is Names.PATHS:
+        paths = fault.paths or [("events", index) for index in culprits]
+        return answers.refused(status, _REFUSED, [Problem(path, _REFUSED) for path in paths], "overview")
+    return answers.refused(status, _REFUSED, (), rules.error_form)
+
+
+def _partly_refused(outcome: Outcome, fault: Fault) -> Outcome:
+    named = fault.indices or marked(outcome.events, fault)
+    # True is no index, though to Python it equals 1.
+    indices = {index for index in named if type(index) is int}
+    taken = tuple(index for index in outcome.taken if index not in indices)
+    answer = answers.taken(len(taken), [(index, _REFUSED) for index in named])
+    return replace(outcome, answer=answer, taken=taken)
 
 
 def _noticed(event: object, at: Path) -> tuple[Violation, ...]:

@@ -28,7 +28,13 @@ class Reply:
 
 class Post(Protocol):
     def __call__(
-        self, body: Any, key: str = ..., *, to: Sandbox | None = ..., headers: dict[str, str] | None = ...
+        self,
+        body: Any,
+        key: str = ...,
+        *,
+        to: Sandbox | None = ...,
+        headers: dict[str, str] | None = ...,
+        follow: bool = ...,
     ) -> Awaitable[Reply]: ...
 
 
@@ -74,11 +80,12 @@ def post(sandbox: Sandbox, http: aiohttp.ClientSession) -> Post:
         *,
         to: Sandbox | None = None,
         headers: dict[str, str] | None = None,
+        follow: bool = True,
     ) -> Reply:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         url = f"{(to or sandbox).url}/api/i/v1/{key}/events"
         sent = {"Content-Type": "application/json", **(headers or {})}
-        async with http.post(url, data=raw, headers=sent) as response:
+        async with http.post(url, data=raw, headers=sent, allow_redirects=follow) as response:
             return Reply(response.status, response.headers, await response.json())
 
     return posted

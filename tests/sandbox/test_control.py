@@ -60,17 +60,21 @@ async def test_stats_count_requests_events_and_violations(post, control, clock):
         "busiest_second": 2,
         "violations": {"event": 1, "request": 1, "no_uuid": 1},
         "unrecorded": 0,
+        "strangers": {"taken": {}, "limited": {}},
     }
 
 
 async def test_faults_are_switched_on_listed_and_off_while_it_runs(post, control, clock):
     order = [
         {"what": "status", "status": 503, "retry_after_s": 2, "requests": 1, "public_key": "pk_test"},
-        {"what": "refuse_400", "paths": [["events", 0, "type"]], "seconds": 5, "latency_ms": 1},
+        {"what": "refuse", "paths": [["events", 0, "type"]], "seconds": 5, "latency_ms": 1},
     ]
     status, text = await control("POST", "faults", order)
     assert status == 200
-    shown = [{**order[0], "until": None, "left": 1}, {**order[1], "until": clock.now + 5, "left": None}]
+    shown = [
+        {**order[0], "since": clock.now, "until": None, "left": 1},
+        {**order[1], "since": clock.now, "until": clock.now + 5, "left": None},
+    ]
     assert json.loads(text) == shown
     assert json.loads((await control("GET", "faults"))[1]) == shown
 
@@ -94,6 +98,7 @@ async def test_one_fault_may_come_without_an_array(post, control):
         ("hang", "JSON object"),
         ([["hang"]], "JSON object"),
         ({}, "needs what: one of latency, status"),
+        ([{"what": "hang"}, {}], "faults[1]: One of the faults needs what"),
         ({"what": "resets"}, "Unknown fault 'resets'. Did you mean reset?"),
         ({"what": "zzz"}, "Known: latency, status"),
         ({"what": ["hang"]}, "what must be a string"),
@@ -104,10 +109,13 @@ async def test_one_fault_may_come_without_an_array(post, control):
         ({"what": "hang", "seconds": "5"}, "seconds must be a number"),
         ({"what": "hang", "requests": None}, "requests must be an integer"),
         ({"what": "hang", "indices": [1]}, "hang takes no indices"),
-        ({"what": "refuse_indices", "indices": [0, "1"]}, "array of integers"),
-        ({"what": "refuse_indices", "indices": [True]}, "array of integers"),
-        ({"what": "refuse_400", "paths": ["events"]}, "array of paths"),
-        ({"what": "refuse_400", "paths": [["events", None]]}, "strings and integers"),
+        ({"what": "refuse_indices", "indices": [0, [1]]}, "array of integers"),
+        ({"what": "refuse_indices", "indices": {"0": 1}}, "array of integers"),
+        ({"what": "status", "statuses": [503, "429"]}, "each of statuses must be an integer"),
+        ({"what": "refuse", "uuid": "u", "names": "path"}, "Did you mean paths?"),
+        ({"what": "headers", "headers": {"Date": 1}}, "headers: Date must be a string"),
+        ({"what": "refuse", "paths": ["events"]}, "array of paths"),
+        ({"what": "refuse", "paths": [["events", None]]}, "strings and integers"),
         ([{"what": "hang"}, {"what": "oops"}], "Unknown fault"),
         ([{"what": "hang"}] * 101, "At most 100"),
     ],

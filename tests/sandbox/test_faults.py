@@ -2,12 +2,13 @@
 
 import asyncio
 import json
+import tracemalloc
 
 import aiohttp
 import pytest
 
-from proxy.sandbox import Fault, FaultError, Programme, What
-from proxy.sandbox.faults import FAULTS_MAX
+from proxy.sandbox import Fault, Link, Names, OrderError, Programme, Seen, What
+from proxy.sandbox.schedule import AT_ONCE_MAX
 from tests.sandbox.bodies import OTHER_VISITOR, VISITOR, client, event, server
 
 THREE = client(event(number=0), event(number=1), event(number=2))
@@ -66,16 +67,16 @@ async def test_refuse_indices_may_name_what_is_not_there(post, sandbox, strike):
     assert sandbox.record.entries[0].taken == (0, 1, 2)
 
 
-async def test_refuse_400_with_paths_answers_in_the_overview_form(post, sandbox, strike):
-    strike("refuse_400", paths=(("events", 1, "type"), ("visitorId",)))
+async def test_refuse_with_paths_answers_in_the_overview_form(post, sandbox, strike):
+    strike("refuse", paths=(("events", 1, "type"), ("visitorId",)))
     reply = await post(THREE)
     assert reply.status == 400
     assert [error["path"] for error in reply.body["errors"]] == [["events", 1, "type"], ["visitorId"]]
     assert sandbox.record.entries[0].taken == ()
 
 
-async def test_refuse_400_with_indices_answers_in_the_endpoint_form(post, sandbox, strike):
-    strike("refuse_400", indices=(2,))
+async def test_refuse_with_indices_answers_in_the_endpoint_form(post, sandbox, strike):
+    strike("refuse", indices=(2,))
     reply = await post(THREE)
     assert reply.status == 400
     assert reply.body == {
@@ -86,9 +87,132 @@ async def test_refuse_400_with_indices_answers_in_the_endpoint_form(post, sandbo
     assert sandbox.record.entries[0].taken == ()
 
 
-async def test_refuse_400_with_neither_names_nothing(post, strike):
-    strike("refuse_400")
+async def test_refuse_with_neither_names_nothing(post, strike):
+    strike("refuse")
     assert (await post(THREE)).body == {"success": False, "message": "Fault: refused", "errors": []}
+
+
+async def test_refuse_indices_says_what_it_is_told_even_nonsense(post, sandbox, strike):
+    named = (1, 1, True, "0", None, 2.0)
+    strike("refuse_indices", indices=named)
+    reply = await post(THREE)
+    assert [error["index"] for error in reply.body["errors"]] == list(named)
+    assert reply.body["errors"][2]["index"] is True
+    assert sandbox.record.entries[0].taken == (0, 2), "only a whole number is an index"
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+@pytest.mark.parametrize(
+    ("names", "errors"),
+    [
+        (None, []),
+        (Names.PATHS, [{"path": ["events", 1], "message": "Fault: refused"}]),
+        (Names.INDICES, [{"index": 1, "message": "Fault: refused"}]),
+    ],
+)
+async def test_a_planted_event_has_its_request_refused_and_is_named_or_not(
+    post, sandbox, strike, status, names, errors
+):
+    bad = event("custom", 1, eventName="poison")
+    strike("refuse", event="poison", status=status, names=names, requests=None)
+    reply = await post(client(event(number=0), bad, event(number=2)))
+    assert (reply.status, reply.body["errors"]) == (status, errors)
+    assert sandbox.record.entries[0].taken == ()
+    assert (await post(THREE)).status == 200
+    assert (await post(client(bad))).status == status
+
+
+async def test_a_planted_event_alone_is_refused_by_a_207(post, sandbox, strike):
+    strike("refuse_indices", uuid=event(number=1)["uuid"])
+    reply = await post(THREE)
+    assert (reply.status, [error["index"] for error in reply.body["errors"]]) == (207, [1])
+    assert sandbox.record.entries[0].taken == (0, 2)
+
+
+async def test_whoever_holds_a_planted_event_is_failed_or_broken_off(post, sandbox, strike):
+    strike("status", status=500, uuid=event(number=1)["uuid"], requests=None)
+    strike("reset_before", event="poison", requests=None)
+    assert (await post(THREE)).status == 500
+    assert (await post(client(event(number=5)))).status == 200
+    reader, writer = await dialogue(sandbox, client(event("custom", 6, eventName="poison")))
+    with pytest.raises(ConnectionResetError):
+        await reader.read(1)
+    writer.close()
+    assert [entry.status for entry in sandbox.record.entries] == [500, 200, None]
+
+
+async def test_one_origin_is_forbidden_and_others_are_not(post, strike):
+    strike("status", status=403, origin="https://bad.example", requests=None)
+    for origin, status in (("https://bad.example", 403), ("https://good.example", 200)):
+        assert (await post(client(), headers={"Origin": origin})).status == status
+    assert (await post(server(event("identify")))).status == 200
+
+
+async def test_too_large_shrinks_its_bound_with_every_refusal(post, sandbox, strike):
+    strike("too_large", max_events=2, shrink=0.5, requests=None)
+    assert (await post(THREE)).status == 413
+    two = client(event(number=0), event(number=1))
+    reply = await post(two)
+    assert (reply.status, reply.body["errors"]) == (413, [])
+    assert [(await post(client(event(number=number)))).status for number in range(3)] == [200, 200, 200]
+    assert sandbox.record.stats.events_taken == 3
+
+
+async def test_too_large_may_be_of_bytes(post, strike):
+    strike("too_large", max_bytes=len(json.dumps(client()).encode()), requests=None)
+    assert (await post(client())).status == 200
+    assert (await post(client(whatever=1))).status == 413
+
+
+async def test_status_may_alternate_and_say_something_else_than_json(sandbox, strike, http):
+    strike("status", statuses=(502, 429), body="<html>Bad gateway</html>", requests=3)
+    answers = []
+    for _ in range(4):
+        async with http.post(f"{sandbox.url}/api/i/v1/pk_test/events", json=THREE) as response:
+            answers.append((response.status, (await response.text())[:6]))
+    assert answers[:3] == [(502, "<html>"), (429, "<html>"), (502, "<html>")]
+    assert answers[3][0] == 200
+
+
+async def test_body_lies_about_events_that_were_taken(post, sandbox, strike):
+    strike("body", body='{"success": false, "processed": "all", "errors": 5}')
+    reply = await post(THREE)
+    assert (reply.status, reply.body["success"], reply.body["errors"]) == (200, False, 5)
+    assert sandbox.record.entries[0].taken == (0, 1, 2)
+
+
+async def test_latency_by_chance_lies_in_its_range(post, sandbox, strike):
+    strike("latency", latency_ms=20, latency_to_ms=120, requests=8)
+    loop = asyncio.get_running_loop()
+    taken_s = []
+    for _ in range(8):
+        began = loop.time()
+        await post(client())
+        taken_s.append(loop.time() - began)
+    assert min(taken_s) >= 0.02
+    assert max(taken_s) - min(taken_s) > 0.02, "eight draws from 100 ms lie apart"
+
+
+async def test_half_of_a_links_way_lies_before_the_request_counts(post, sandbox, clock):
+    sandbox.links.add(Link(latency_ms=200), now=clock())
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    answer = asyncio.create_task(post(client()))
+    await sandbox.record.until(lambda record: record.last_seq == 1)
+    assert loop.time() - began >= 0.1
+    assert not answer.done()
+    assert (await answer).status == 200
+    assert loop.time() - began >= 0.2
+
+
+async def test_stopping_does_not_wait_for_a_request_on_its_way(sandbox, clock):
+    sandbox.links.add(Link(latency_ms=600_000), now=clock())
+    reader, writer = await dialogue(sandbox, THREE)
+    await asyncio.sleep(0)
+    async with asyncio.timeout(0.5):
+        await sandbox.stop()
+        assert await reader.read() == b""
+    writer.close()
 
 
 async def test_latency_delays_the_answer_but_not_the_taking(post, sandbox, strike):
@@ -155,6 +279,117 @@ async def test_a_sender_that_gives_up_ends_its_hanging_request(sandbox, strike):
     writer.close()
     await asyncio.wait_for(asyncio.wait(hanging), 2)
     assert all(task.done() for task in hanging)
+
+
+async def test_reset_early_comes_before_the_body(sandbox, strike):
+    strike("reset_early")
+    reader, writer = await asyncio.open_connection(*sandbox.url.removeprefix("http://").split(":"))
+    writer.write(b"POST /api/i/v1/pk_a/events HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
+    with pytest.raises(ConnectionResetError):
+        await reader.read(1)
+    writer.close()
+    (entry,) = sandbox.record.entries
+    assert (entry.status, entry.fault, entry.events, entry.body_bytes) == (None, "reset_early", (), 0)
+
+
+async def test_reset_midway_comes_when_half_of_the_body_is_there(sandbox, strike):
+    strike("reset_midway")
+    reader, writer = await asyncio.open_connection(*sandbox.url.removeprefix("http://").split(":"))
+    writer.write(b"POST /api/i/v1/pk_a/events HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
+    writer.write(b"x" * 499)
+    answer = asyncio.create_task(reader.read(1))
+    assert not (await asyncio.wait([answer], timeout=0.05))[0]
+    writer.write(b"x")
+    with pytest.raises(ConnectionResetError):
+        await answer
+    writer.close()
+    (entry,) = sandbox.record.entries
+    assert (entry.status, entry.taken, entry.body_bytes) == (None, (), 500)
+
+
+async def test_early_faults_take_from_the_budget_and_spare_the_limited(start, clock):
+    sandbox = await start(limit=1)
+    sandbox.programme.add(Fault(what=What.RESET_EARLY), now=clock())
+    first, writer = await dialogue(sandbox, THREE)
+    with pytest.raises(ConnectionResetError):
+        await first.read(1)
+    writer.close()
+    second, writer = await dialogue(sandbox, THREE)
+    assert (await second.readline()).startswith(b"HTTP/1.1 429")
+    writer.close()
+
+
+async def test_reset_answer_sends_the_headers_and_no_more(sandbox, strike, http):
+    strike("reset_answer", requests=2)
+    reader, writer = await dialogue(sandbox, THREE)
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK")
+    assert b"X-RateLimit-Remaining: 99" in head
+    with pytest.raises(ConnectionResetError):
+        await reader.read(1)
+    writer.close()
+    async with http.post(f"{sandbox.url}/api/i/v1/pk_test/events", json=THREE) as response:
+        assert response.status == 200
+        with pytest.raises(aiohttp.ClientError):
+            await response.read()
+    assert [(entry.status, entry.taken) for entry in sandbox.record.entries] == [(200, (0, 1, 2))] * 2
+
+
+async def test_half_head_is_no_answer(sandbox, strike, http):
+    strike("half_head", requests=2)
+    reader, writer = await dialogue(sandbox, THREE)
+    answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"\r\n\r\n" not in answer
+    with pytest.raises(aiohttp.ClientError):
+        await http.post(f"{sandbox.url}/api/i/v1/pk_test/events", json=THREE)
+    assert [(entry.status, entry.taken) for entry in sandbox.record.entries] == [(None, (0, 1, 2))] * 2
+
+
+async def test_drip_sends_the_whole_answer_slowly(sandbox, strike):
+    strike("drip", bytes_per_s=2_000)
+    loop = asyncio.get_running_loop()
+    reader, writer = await dialogue(sandbox, THREE)
+    began = loop.time()
+    answer = await reader.read()
+    writer.close()
+    assert answer.endswith(b'{"success": true, "processed": 3}')
+    assert loop.time() - began >= 0.9 * len(answer) / 2_000
+
+
+async def test_stopping_does_not_wait_for_a_drip(sandbox, strike):
+    strike("drip", bytes_per_s=1)
+    reader, writer = await dialogue(sandbox, THREE)
+    assert await reader.read(1) == b"H"
+    async with asyncio.timeout(0.5):
+        await sandbox.stop()
+        await reader.read()
+    writer.close()
+
+
+async def test_endless_streams_more_than_anybody_reads_without_holding_it(sandbox, strike, http):
+    strike("endless")
+    tracemalloc.start()
+    try:
+        async with http.post(f"{sandbox.url}/api/i/v1/pk_test/events", json=THREE) as response:
+            assert "Content-Length" not in response.headers
+            read = 0
+            while read < 20_000_000:
+                read += len(await response.content.readany())
+            _, most = tracemalloc.get_traced_memory()
+            response.close()
+    finally:
+        tracemalloc.stop()
+    assert most < 10_000_000
+    # The sender that hung up leaves nothing behind that another would notice.
+    async with http.post(f"{sandbox.url}/api/i/v1/pk_test/events", json=THREE) as response:
+        assert response.status == 200
+
+
+async def test_endless_ends_where_it_is_told_and_is_still_json(post, strike):
+    strike("endless", answer_bytes=100_000)
+    assert (await post(THREE)).body == {"success": True, "processed": 3}
 
 
 async def test_half_answer_takes_the_events_and_breaks_off(sandbox, strike, http):
@@ -240,15 +475,16 @@ A, B = Fault(what=What.STATUS, status=500), Fault(what=What.STATUS, status=503)
 def test_a_programme_gives_the_oldest_fault_until_its_requests_are_used_up():
     programme = Programme()
     programme.add(Fault(what=What.HANG, requests=2), B, now=0)
-    assert [programme.next("pk_a", 1) for _ in range(4)] == [Fault(what=What.HANG, requests=2)] * 2 + [B, B]
+    found = [programme.next(Seen(public_key="pk_a"), 1) for _ in range(4)]
+    assert found == [Fault(what=What.HANG, requests=2)] * 2 + [B, B]
 
 
 def test_a_fault_ends_with_its_seconds():
     programme = Programme()
     fault = Fault(what=What.HANG, seconds=10)
     programme.add(fault, now=100)
-    assert programme.next("pk_a", 109.9) is fault
-    assert programme.next("pk_a", 110) is None
+    assert programme.next(Seen(public_key="pk_a"), 109.9) is fault
+    assert programme.next(Seen(public_key="pk_a"), 110) is None
     assert programme.running(110) == ()
 
 
@@ -256,24 +492,24 @@ def test_a_fault_for_one_key_passes_over_the_others():
     programme = Programme()
     fault = Fault(what=What.HANG, public_key="pk_a", requests=1)
     programme.add(fault, now=0)
-    assert programme.next("pk_b", 0) is None
-    assert programme.next("pk_a", 0) is fault
-    assert programme.next("pk_a", 0) is None
+    assert programme.next(Seen(public_key="pk_b"), 0) is None
+    assert programme.next(Seen(public_key="pk_a"), 0) is fault
+    assert programme.next(Seen(public_key="pk_a"), 0) is None
 
 
 def test_clearing_switches_everything_off():
     programme = Programme()
     programme.add(A, B, now=0)
     assert programme.clear() == 2
-    assert programme.next("pk_a", 0) is None
+    assert programme.next(Seen(public_key="pk_a"), 0) is None
 
 
 def test_too_many_faults_are_refused_all_at_once():
     programme = Programme()
-    programme.add(*[A] * (FAULTS_MAX - 1), now=0)
-    with pytest.raises(FaultError, match="At most"):
+    programme.add(*[A] * (AT_ONCE_MAX - 1), now=0)
+    with pytest.raises(OrderError, match="At most"):
         programme.add(A, A, now=0)
-    assert len(programme.running(0)) == FAULTS_MAX - 1
+    assert len(programme.running(0)) == AT_ONCE_MAX - 1
 
 
 @pytest.mark.parametrize(
@@ -287,7 +523,7 @@ def test_too_many_faults_are_refused_all_at_once():
         ({"what": What.LATENCY, "latency_ms": -1}, "latency_ms must be"),
         ({"what": What.LATENCY, "latency_ms": 600_001}, "latency_ms must be"),
         ({"what": What.REFUSE_INDICES}, "needs indices"),
-        ({"what": What.REFUSE_400, "indices": (1,), "paths": (("events",),)}, "not both"),
+        ({"what": What.REFUSE, "indices": (1,), "paths": (("events",),)}, "one of indices, paths and names"),
         ({"what": What.HANG, "seconds": -1.0}, "seconds must be"),
         ({"what": What.HANG, "seconds": float("nan")}, "seconds must be"),
         ({"what": What.HANG, "requests": 0}, "requests must be"),
@@ -295,5 +531,5 @@ def test_too_many_faults_are_refused_all_at_once():
     ],
 )
 def test_a_fault_that_could_not_be_carried_out_is_refused(details, message):
-    with pytest.raises(FaultError, match=message):
+    with pytest.raises(OrderError, match=message):
         Fault(**details)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from proxy.sandbox import Rules
 from tests.sandbox.bodies import SESSION, VISITOR, client, event, server
 
 RECORDED = Path(__file__).parent.parent / "data" / "recorded"
@@ -267,14 +268,14 @@ async def test_other_sources_and_types_need_no_identity(post):
     ],
 )
 async def test_strict_closes_events(post, start, sent):
-    strict = await start(strict=True)
+    strict = await start(rules=Rules(strict=True))
     assert (await post(client(sent), to=strict)).status == 207
     assert (await post(client(sent))).status == 200
 
 
 @pytest.mark.parametrize("name", ["userIdentity", "customerIdentity"])
 async def test_strict_closes_identities_and_leaves_the_envelope_open(post, start, name):
-    strict = await start(strict=True)
+    strict = await start(rules=Rules(strict=True))
     reply = await post(client(**{name: {"nickname": "Ann"}}), to=strict)
     assert (reply.status, reply.body["errors"][0]["path"]) == (400, [name, "nickname"])
     assert (await post(client(**{name: {"nickname": "Ann"}}))).status == 200
@@ -284,7 +285,7 @@ async def test_strict_closes_identities_and_leaves_the_envelope_open(post, start
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("name", ["payloads-node-1.1.0.jsonl", "payloads-rust-shape.jsonl"])
 async def test_every_recorded_body_of_an_older_client_is_taken_whole(post, start, name, strict):
-    sandbox = await start(strict=strict)
+    sandbox = await start(rules=Rules(strict=strict))
     lines = (RECORDED / name).read_bytes().splitlines()
     for line in lines:
         reply = await post(line, to=sandbox)
@@ -299,7 +300,7 @@ async def test_every_recorded_body_of_an_older_client_is_taken_whole(post, start
 
 
 async def test_without_partial_one_bad_event_refuses_all(post, start):
-    whole = await start(partial=False)
+    whole = await start(rules=Rules(partial=False))
     reply = await post(client(event(), event(path=...), event(type=1)), to=whole)
     assert reply.status == 400
     assert [error["path"] for error in reply.body["errors"]] == [["events", 1, "path"], ["events", 2, "type"]]
@@ -307,7 +308,7 @@ async def test_without_partial_one_bad_event_refuses_all(post, start):
 
 
 async def test_the_endpoint_form_names_indices(post, start):
-    other = await start(partial=False, error_form="endpoint")
+    other = await start(rules=Rules(partial=False, error_form="endpoint"))
     reply = await post(client(event(), event(path=...)), to=other)
     assert reply.status == 400
     assert reply.body == {

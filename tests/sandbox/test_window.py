@@ -1,10 +1,11 @@
 """The request limit and its headers."""
 
 from email.utils import parsedate_to_datetime
+from random import Random
 
 import pytest
 
-from proxy.sandbox import FixedWindow, Sandbox
+from proxy.sandbox import Bucket, FixedWindow, Kind, Limit, OrderError, Sandbox, SlidingCounter, SlidingLog
 from tests.sandbox.bodies import client, event
 
 LIMIT, REMAINING, RESET = "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"
@@ -68,13 +69,6 @@ async def test_the_busiest_second_counts_what_one_key_sent_in_it(post, sandbox, 
     assert sandbox.record.stats.busiest_second == 2
 
 
-def test_a_window_ends_on_a_multiple_of_its_length():
-    window = FixedWindow(limit=1, window_s=10)
-    assert window.take("pk_a", 25.0).reset_at == 30
-    assert not window.take("pk_a", 29.9).granted
-    assert window.take("pk_a", 30.0).granted
-
-
 def test_a_clock_that_jumps_back_does_not_close_the_key():
     window = FixedWindow(limit=1)
     assert window.take("pk_a", 5000.0).granted
@@ -83,9 +77,128 @@ def test_a_clock_that_jumps_back_does_not_close_the_key():
 
 
 def test_limits_and_windows_that_cannot_be_are_refused():
-    with pytest.raises(ValueError, match="at least 1 request"):
+    with pytest.raises(ValueError, match="limit must be 1 to"):
         Sandbox(limit=0)
-    with pytest.raises(ValueError, match="known are fixed"):
-        Sandbox(window="sliding")
+    with pytest.raises(ValueError, match="fixed has no burst"):
+        Limit(100, Kind.FIXED, burst=10)
     with pytest.raises(ValueError, match="at least 1 event"):
         Sandbox(record_bound=0)
+
+
+# -- the other kinds -----------------------------------------------------------------------------------
+
+T = 1_700_000_000.0
+
+
+def granted(window, *times):
+    return [window.take("pk_a", T + at).granted for at in times]
+
+
+def told(window, at):
+    allowance = window.take("pk_a", T + at)
+    return allowance.granted, allowance.remaining, allowance.reset_at - T
+
+
+def test_a_log_frees_one_request_when_the_oldest_is_a_second_old():
+    log = SlidingLog(2)
+    assert told(log, 0.25) == (True, 1, 2)
+    assert told(log, 0.75) == (True, 0, 2)
+    assert told(log, 1.125) == (False, 0, 2)
+    assert told(log, 1.25) == (True, 0, 2), "the first is a second old; reset is about the second"
+    assert told(log, 1.75) == (True, 0, 3)
+
+
+def test_no_second_whenever_it_begins_sees_more_than_a_logs_limit():
+    chance, log, now, passed = Random(1), SlidingLog(10), T, []
+    for _ in range(2_000):
+        now += chance.expovariate(20)
+        if log.take("pk_a", now).granted:
+            passed.append(now)
+    assert all(later - first >= 1 for first, later in zip(passed, passed[10:], strict=False))
+    assert len(passed) > 0.9 * 10 * (now - T), "and it is not closed for longer than it must be"
+
+
+def test_a_counter_adds_what_still_overlaps_of_the_second_before():
+    counter = SlidingCounter(10)
+    assert granted(counter, *[0.5] * 11) == [True] * 10 + [False]
+    assert told(counter, 1.0) == (False, 0, 2), "at the turn of the second all of the last one overlaps"
+    assert told(counter, 1.125) == (True, 0, 2), "an eighth of ten is gone: one and a quarter are free"
+    assert granted(counter, 1.1875, 1.25) == [False, True]
+    assert told(counter, 2.5) == (True, 8, 3), "half of the two requests overlap"
+    assert told(counter, 9.5) == (True, 9, 10), "what lies two seconds back counts no more"
+
+
+def test_a_bucket_fills_at_the_limits_pace_up_to_its_burst():
+    bucket = Bucket(4, burst=2)
+    assert told(bucket, 0.0) == (True, 1, 1), "full again in a quarter of a second, rounded up"
+    assert granted(bucket, 0.0, 0.0) == [True, False]
+    assert told(bucket, 0.25) == (True, 0, 1)
+    assert granted(bucket, 0.375, 0.5) == [False, True]
+    assert granted(bucket, 60, 60, 60) == [True, True, False], "it never holds more than its burst"
+
+
+def test_what_comes_at_a_buckets_pace_is_never_refused():
+    bucket = Bucket(100, burst=1)
+    assert all(granted(bucket, *(at / 100 for at in range(10_000))))
+
+
+def test_a_bucket_without_a_burst_holds_its_limit():
+    assert granted(Bucket(3), 0, 0, 0, 0) == [True, True, True, False]
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_lowered_limit_holds_at_once_and_says_that_nothing_is_free(kind):
+    window = Limit(100, kind).opened()
+    assert all(granted(window, *[0.5] * 50))
+    Limit(10, kind).impose(window)
+    allowance = window.take("pk_a", T + 0.5)
+    # A bucket keeps as many tokens as its new burst holds.
+    assert (allowance.granted, allowance.limit) == (kind is Kind.BUCKET, 10)
+    assert allowance.remaining == (9 if kind is Kind.BUCKET else 0)
+    assert sum(granted(window, *(2.5 + at / 1000 for at in range(300)))) in range(10, 14)
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_raised_limit_counts_what_was_taken_before(kind):
+    window = Limit(10, kind).opened()
+    assert sum(granted(window, *[0.5] * 11)) == 10
+    Limit(100, kind).impose(window)
+    passed = sum(granted(window, *[0.5] * 200))
+    assert passed == (0 if kind is Kind.BUCKET else 90), "a bucket gets no tokens for nothing"
+
+
+@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("jump_s", [-3600.0, -0.125, 3600.0])
+def test_no_jump_of_the_clock_closes_a_key_for_longer_than_a_second(kind, jump_s):
+    window = Limit(5, kind).opened()
+    granted(window, *[100.5] * 6)
+    assert any(granted(window, 101.5 + jump_s, 102.5 + jump_s))
+    passed = granted(window, *(103 + jump_s + at / 100 for at in range(100)))
+    assert 4 <= sum(passed) <= 10
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_keys_that_no_longer_count_are_forgotten(kind):
+    window = Limit(5, kind).opened()
+    for number in range(1_000):
+        window.take(f"pk_{number}", T)
+    window.take("pk_a", T + 3)
+    (kept,) = (value for value in vars(window).values() if isinstance(value, dict))
+    assert list(kept) == ["pk_a"]
+
+
+@pytest.mark.parametrize("kind", Kind)
+async def test_every_kind_is_met_over_http(post, start, clock, kind):
+    sandbox = await start(limit=Limit(2, kind))
+    replies = [await post(client(), to=sandbox) for _ in range(3)]
+    assert [reply.status for reply in replies] == [200, 200, 429]
+    assert [reply.headers[REMAINING] for reply in replies] == ["1", "0", "0"]
+    assert {reply.headers[LIMIT] for reply in replies} == {"2"}
+    clock.now += 2
+    assert (await post(client(), to=sandbox)).status == 200
+
+
+@pytest.mark.parametrize("figures", [{"limit": 0}, {"burst": 0, "window": Kind.BUCKET}, {"limit": 10**7}])
+def test_a_limit_of_nothing_or_beyond_reason_is_refused(figures):
+    with pytest.raises(OrderError, match="must be 1 to 1000000"):
+        Limit(**figures)

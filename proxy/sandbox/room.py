@@ -1,0 +1,36 @@
+"""What the sandbox is made of while it runs: how it is played, what was ordered of it, what it received."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from proxy.sandbox.circumstances import Link
+from proxy.sandbox.limiter import Limiter
+from proxy.sandbox.orders import Script
+from proxy.sandbox.outcome import Rules
+from proxy.sandbox.programme import Programme
+from proxy.sandbox.record import Record
+from proxy.sandbox.schedule import Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Built once, used by every request and every control."""
+
+    rules: Rules
+    limiter: Limiter
+    links: Schedule[Link]
+    programme: Programme
+    record: Record
+    clock: Callable[[], float]
+    """Unix seconds."""
+    chance: Random
+    """Of latencies, and of what headers say by chance."""
+
+    def follow(self, script: Script) -> None:
+        """Order all of `script` as of now. Raises OrderError for too many of one sort."""
+        now = self.clock()
+        self.programme.add(*script.faults, now=now)
+        self.limiter.changes.add(*script.limits, now=now)
+        self.limiter.strangers.add(*script.strangers, now=now)
+        self.links.add(*script.links, now=now)
