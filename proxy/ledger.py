@@ -32,6 +32,10 @@ class Dead(StrEnum):
 
     REFUSED = "refused"
     ENVELOPE_REFUSED = "envelope_refused"
+    FORBIDDEN = "forbidden"
+    KEY_REFUSED = "key_refused"
+    POISON = "poison"
+    EXPIRED = "expired"
 
 
 @unique
@@ -40,6 +44,7 @@ class Dropped(StrEnum):
 
     DEAD_EVICTED = "dead_evicted"
     DEAD_PURGED = "dead_purged"
+    DEAD_EXPIRED = "dead_expired"
     ERASED = "erased"
 
 
@@ -50,6 +55,8 @@ class Answered(StrEnum):
     DELIVERED = "delivered"
     PARTLY_DELIVERED = "partly_delivered"
     REFUSED = "refused"
+    FORBIDDEN = "forbidden"
+    KEY_REFUSED = "key_refused"
     RATE_LIMITED = "rate_limited"
     FAILED = "failed"
     UNANSWERED = "unanswered"
@@ -64,13 +71,18 @@ class Underfull(StrEnum):
     LANE = "lane"
     BYTES = "bytes"
     LIMIT = "limit"
+    DRAIN = "drain"
 
 
 @unique
 class Pause(StrEnum):
-    """Why a key's gate lets nothing through for now."""
+    """Why a key's gate lets nothing through for now, or one probe at a time."""
 
     RATE_LIMITED = "rate_limited"
+    KEY_REFUSED = "key_refused"
+    UPSTREAM_FAILING = "upstream_failing"
+    REFUSAL_STORM = "refusal_storm"
+    OPERATOR = "operator"
 
 
 @unique

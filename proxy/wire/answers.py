@@ -156,8 +156,18 @@ class Said:
     message: str = ""
     complaints: tuple[Complaint, ...] = field(default_factory=tuple)
 
+    @property
+    def word(self) -> str:
+        """What it says to people: its message, or the first that it has of an event."""
+        return self.message or next((each.message for each in self.complaints if each.message), "")
+
 
 _MESSAGE_CHARS = 500
+
+
+def printable(text: str) -> str:
+    """The beginning of what upstream says: without anything that a store, a log or a terminal cannot take."""
+    return "".join(sign if sign.isprintable() else " " for sign in text[:_MESSAGE_CHARS])
 
 
 def read_answer(body: bytes) -> Said:
@@ -197,4 +207,4 @@ def _is_count(value: object) -> bool:
 
 
 def _text(value: object) -> str:
-    return value[:_MESSAGE_CHARS] if isinstance(value, str) else ""
+    return printable(value) if isinstance(value, str) else ""

@@ -5,13 +5,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from multidict import MultiMapping
+
 MAX_LIMIT = 1_000_000
 """Beyond this a limit or a remainder is taken for a mistake."""
 
 MAX_WAIT_S = 300.0
 """Beyond this a wait is cut: a wrong header must not stop a key for longer."""
 
-_MAX_RESET_AHEAD_S = 86_400.0
+_MAX_RESET_AWAY_S = 86_400.0
+"""A reset further from the answer's `Date` than this is no moment in seconds: milliseconds, say, or 2099."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,23 +22,28 @@ class RateHeaders:
     """Usable values only; what is malformed or absurd is None and counted in `malformed`.
 
     `reset_in_s` and `retry_after_s` are seconds from the answer's own `Date`: the local clock may be off.
+    `reset_at` is the reset in Unix seconds of upstream's clock, for who compares one answer with another.
     """
 
     limit: int | None = None
     remaining: int | None = None
+    reset_at: int | None = None
     reset_in_s: float | None = None
     retry_after_s: float | None = None
     malformed: int = 0
 
 
 def read_rate_headers(headers: Mapping[str, str]) -> RateHeaders:
-    """Read the `X-RateLimit-*` and `Retry-After` headers of an answer (names in any case)."""
+    """Read the `X-RateLimit-*` and `Retry-After` headers of an answer (names in any case).
+
+    A header that came twice with different values says nothing, and neither does more left than the limit.
+    """
     malformed = 0
     dated = _date(headers.get("Date"))
 
-    def number(name: str, least: float, most: float) -> float | None:
+    def number(name: str, least: float, most: float) -> int | None:
         nonlocal malformed
-        text = headers.get(name)
+        text = _only(headers, name)
         if text is None:
             return None
         value = _integer(text)
@@ -45,23 +53,24 @@ def read_rate_headers(headers: Mapping[str, str]) -> RateHeaders:
         return None
 
     limit = number("X-RateLimit-Limit", 1, MAX_LIMIT)
-    remaining = number("X-RateLimit-Remaining", 0, MAX_LIMIT)
-    reset_in_s = None
+    remaining = number("X-RateLimit-Remaining", 0, MAX_LIMIT if limit is None else limit)
+    reset_at, reset_in_s = None, None
     if dated is not None:
         now = dated.timestamp()
-        reset = number("X-RateLimit-Reset", now - _MAX_RESET_AHEAD_S, now + _MAX_RESET_AHEAD_S)
-        reset_in_s = None if reset is None else min(max(0.0, reset - now), MAX_WAIT_S)
+        reset_at = number("X-RateLimit-Reset", now - _MAX_RESET_AWAY_S, now + _MAX_RESET_AWAY_S)
+        reset_in_s = None if reset_at is None else min(max(0.0, reset_at - now), MAX_WAIT_S)
     retry_after_s = None
-    if (text := headers.get("Retry-After")) is not None:
+    if (text := _only(headers, "Retry-After")) is not None:
         retry_after_s = _wait(text, dated)
         malformed += retry_after_s is None
-    return RateHeaders(
-        None if limit is None else int(limit),
-        None if remaining is None else int(remaining),
-        reset_in_s,
-        retry_after_s,
-        malformed,
-    )
+    return RateHeaders(limit, remaining, reset_at, reset_in_s, retry_after_s, malformed)
+
+
+def _only(headers: Mapping[str, str], name: str) -> str | None:
+    """The header's value; all its different ones as one text, which is none that anything can be made of."""
+    if isinstance(headers, MultiMapping):
+        return ", ".join(dict.fromkeys(headers.getall(name, []))) if name in headers else None
+    return headers.get(name)
 
 
 def _wait(text: str, dated: datetime | None) -> float | None:

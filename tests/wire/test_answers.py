@@ -164,9 +164,69 @@ def test_upstreams_words_are_kept_in_part_only():
     assert (said.message, said.complaints[0].message) == ("x" * 500, "y" * 500)
 
 
-@given(
-    st.binary(max_size=200)
-    | st.recursive(st.none() | st.floats() | st.text(), st.lists).map(lambda v: json.dumps(v).encode())
+@pytest.mark.parametrize(
+    ("message", "kept"),
+    [
+        ("cut off \ud83d", "cut off  "),
+        ("a\x00b\x1b[31mred\r\nnew line", "a b [31mred  new line"),
+        ("\u202egnp.exe", " gnp.exe"),
+        ("Ungültig: 日本 🦊", "Ungültig: 日本 🦊"),
+    ],
 )
+def test_upstreams_words_can_be_stored_sent_and_shown(message, kept):
+    """A lone surrogate once ended the flusher: no store takes one."""
+    body = json.dumps({"message": message, "errors": [{"index": 0, "message": message}]}).encode()
+    said = read_answer(body)
+    assert (said.message, said.complaints[0].message) == (kept, kept)
+    said.message.encode()
+
+
+@pytest.mark.parametrize(
+    ("said", "word"),
+    [
+        (Said(), ""),
+        (Said(message="Invalid"), "Invalid"),
+        (Said(message="Invalid", complaints=(Complaint(0, envelope=False, message="bad"),)), "Invalid"),
+        (
+            Said(
+                complaints=tuple(Complaint(0, envelope=False, message=text) for text in ("", "bad", "worse"))
+            ),
+            "bad",
+        ),
+    ],
+)
+def test_an_answer_has_one_word_for_people(said, word):
+    assert said.word == word
+
+
+_odd = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text() | st.just("events"),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["errors", "path", "index", "message", "processed", "success"]) | st.text(), inner
+        )
+    ),
+)
+
+
+@given(st.binary(max_size=200) | _odd.map(lambda value: json.dumps(value).encode()))
 def test_no_answer_is_too_odd_to_be_read(body):
-    read_answer(body)
+    said = read_answer(body)
+    for complaint in said.complaints:
+        assert complaint.index is None or complaint.index >= 0
+        assert complaint.message.isprintable()
+
+
+@given(st.lists(_odd, max_size=4), st.sampled_from(["path", "index"]), st.binary(max_size=3))
+def test_errors_of_any_shape_are_read_or_passed_over(values, name, tail):
+    errors = [{name: value, "message": value} for value in values]
+    read_answer(json.dumps({"errors": errors}).encode() + tail)
+
+
+@pytest.mark.parametrize("depth", [10, 10_000, 60_000])
+@pytest.mark.parametrize("place", ["errors", "path", "message", "processed"])
+def test_an_answer_that_nests_without_end_is_read_all_the_same(place, depth):
+    nested = b"[" * depth + b"]" * depth
+    inner = b'{"%s":%s,"index":1}' % (place.encode(), nested)
+    read_answer(b'{"errors":[%s],"%s":%s}' % (inner, place.encode(), nested))

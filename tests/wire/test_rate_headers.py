@@ -6,7 +6,7 @@ from email.utils import format_datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from multidict import CIMultiDict
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy.wire.rate_headers import MAX_LIMIT, MAX_WAIT_S, RateHeaders, read_rate_headers
 
@@ -49,7 +49,7 @@ def test_the_published_example_is_read():
             "Date": "Tue, 14 Nov 2023 22:13:18 GMT",
         }
     )
-    assert read_rate_headers(headers) == RateHeaders(100, 95, 1.0, None, 0)
+    assert read_rate_headers(headers) == RateHeaders(100, 95, 1_699_999_999, 1.0, None, 0)
 
 
 def test_no_headers_say_nothing():
@@ -96,8 +96,9 @@ def test_a_remainder_is_a_count_within_reason(text, remaining, malformed):
     ],
 )
 def test_a_reset_counts_from_the_answers_own_date_and_is_cut(ahead_s, reset_in_s, malformed):
-    assert read(X_RateLimit_Reset=str(NOW_S + ahead_s)) == RateHeaders(
-        reset_in_s=reset_in_s, malformed=malformed
+    reset_at = NOW_S + ahead_s
+    assert read(X_RateLimit_Reset=str(reset_at)) == RateHeaders(
+        reset_at=None if malformed else reset_at, reset_in_s=reset_in_s, malformed=malformed
     )
 
 
@@ -106,8 +107,35 @@ def test_without_a_date_a_reset_says_nothing(date):
     assert read(Date=date, X_RateLimit_Reset=str(NOW_S + 1)) == RateHeaders()
 
 
-def test_milliseconds_are_taken_for_a_mistake():
-    assert read(X_RateLimit_Reset=str(NOW_S * 1000)) == RateHeaders(malformed=1)
+@pytest.mark.parametrize(
+    "reset_at", [0, -NOW_S, NOW_S * 1000, int(datetime(2099, 1, 1, tzinfo=UTC).timestamp())]
+)
+def test_a_reset_that_is_no_moment_near_the_date_is_a_mistake(reset_at):
+    assert read(X_RateLimit_Reset=str(reset_at)) == RateHeaders(malformed=1)
+
+
+@pytest.mark.parametrize(("limit", "remaining", "malformed"), [(100, 100, 0), (100, 101, 1), (1, 100, 1)])
+def test_more_left_than_the_limit_is_a_mistake(limit, remaining, malformed):
+    assert read(X_RateLimit_Limit=str(limit), X_RateLimit_Remaining=str(remaining)) == RateHeaders(
+        limit=limit, remaining=None if malformed else remaining, malformed=malformed
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "Retry-After"]
+)
+def test_a_header_that_came_with_three_values_is_a_mistake(name):
+    dated = ("Date", format_datetime(NOW, usegmt=True))
+    values = (NOW_S, NOW_S + 1, NOW_S + 2) if name == "X-RateLimit-Reset" else (1, 2, 3)
+    headers = CIMultiDict([dated, *((name, str(value)) for value in values)])
+    assert (
+        read_rate_headers(headers) == read_rate_headers(CIMultiDictProxy(headers)) == RateHeaders(malformed=1)
+    )
+
+
+def test_a_header_that_came_twice_the_same_is_one():
+    headers = CIMultiDict([("X-RateLimit-Limit", "7"), ("X-RateLimit-Limit", "7")])
+    assert read_rate_headers(headers) == RateHeaders(limit=7)
 
 
 @pytest.mark.parametrize(
@@ -162,6 +190,7 @@ _anything = (
 def test_no_header_makes_a_wait_beyond_its_bound(headers):
     read = read_rate_headers(headers)
     assert read.limit is None or 1 <= read.limit <= MAX_LIMIT
-    assert read.remaining is None or 0 <= read.remaining <= MAX_LIMIT
+    assert read.remaining is None or 0 <= read.remaining <= (read.limit or MAX_LIMIT)
+    assert (read.reset_at is None) == (read.reset_in_s is None)
     for wait_s in (read.reset_in_s, read.retry_after_s):
         assert wait_s is None or 0 <= wait_s <= MAX_WAIT_S
