@@ -19,8 +19,7 @@ from proxy.buffer.bench import Bench
 from proxy.buffer.redis import RedisBuffer
 from proxy.buffer.redis.apart import Apart, greeting_apart
 from proxy.buffer.redis.bench import RedisBench, empty
-from proxy.buffer.redis.connect import Durability, Misconfigured, open_link
-from proxy.buffer.redis.link import Link
+from proxy.buffer.redis.link import Durability, Link, Misconfigured, open_link
 from proxy.buffer.redis.survey import Survey, Unfit
 from proxy.buffer.sqlite import OpenRefused, SqliteBuffer
 from proxy.buffer.sqlite.bench import SqliteBench
@@ -140,7 +139,8 @@ def _terms(settings: Settings) -> Terms:
     return Terms(
         linger_s=settings.delivery.linger_s,
         lease_s=settings.delivery.lease_s,
-        limit_per_s=settings.delivery.limit_per_s * settings.delivery.rate_share,
+        limit_per_s=settings.delivery.limit_per_s,
+        rate_share=settings.delivery.rate_share,
         dedup_window_s=settings.buffer.dedup_window_s,
         max_bytes=settings.buffer.max_bytes,
         max_bytes_per_key=settings.buffer.max_bytes_per_key,

@@ -34,14 +34,23 @@ class BufferAround(Buffer):
     async def append(self, key: PublicKey, portions: Sequence[Portion]) -> Appended:
         return await self.inner.append(key, portions)
 
-    async def claim(self, key: PublicKey, token: bytes) -> Lease | Idle:
-        return await self.inner.claim(key, token)
+    async def claim(self, key: PublicKey, token: bytes, *, early: bool = False) -> Lease | Idle:
+        return await self.inner.claim(key, token, early=early)
 
     async def read(self, lease: Lease, max_events: int, max_bytes: int) -> Head | Spent:
         return await self.inner.read(lease, max_events, max_bytes)
 
     async def settle(self, lease: Lease, settlement: Settlement) -> Settled | Spent:
         return await self.inner.settle(lease, settlement)
+
+    async def pause(self, key: PublicKey) -> bool:
+        return await self.inner.pause(key)
+
+    async def resume(self, key: PublicKey) -> bool:
+        return await self.inner.resume(key)
+
+    async def retry(self, key: PublicKey) -> int | None:
+        return await self.inner.retry(key)
 
     async def dead_letters(
         self, which: Which = ALL_LETTERS, *, before_id: int | None = None, limit: int = 100

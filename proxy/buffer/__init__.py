@@ -17,6 +17,7 @@ from proxy.buffer.contract import (
     QuotaExceeded,
 )
 from proxy.buffer.values import (
+    ALL_IS_WELL,
     ALL_LETTERS,
     Appended,
     Batch,
@@ -28,6 +29,7 @@ from proxy.buffer.values import (
     Idle,
     KeyFigures,
     Lease,
+    Outlook,
     Portion,
     Quota,
     Settled,
@@ -35,10 +37,12 @@ from proxy.buffer.values import (
     Spent,
     Terms,
     Traces,
+    Trouble,
     Which,
 )
 
 __all__ = [
+    "ALL_IS_WELL",
     "ALL_LETTERS",
     "MAX_BATCHES",
     "MAX_LETTERS",
@@ -59,6 +63,7 @@ __all__ = [
     "KeyFigures",
     "Lease",
     "NeverFits",
+    "Outlook",
     "Portion",
     "Quota",
     "QuotaExceeded",
@@ -67,5 +72,6 @@ __all__ = [
     "Spent",
     "Terms",
     "Traces",
+    "Trouble",
     "Which",
 ]

@@ -5,7 +5,7 @@ its dead letters and its books. Front and flusher meet in it and nowhere else, s
 the other, in one process or in several.
 
 *Durable.* When a verb that writes returns, what it says is kept at the configured durability. Each is one
-transaction: it happens whole or not at all, the books with it. (Only `erase` is several.)
+transaction: it happens whole or not at all, the books with it. (Only `erase` and `retry` may be several.)
 
 *Order.* A queue gives its events out in the order in which they were appended; only its head is ever
 leased, and by one worker at a time. `settle` takes from the head and leaves the rest where it was.
@@ -14,6 +14,9 @@ leased, and by one worker at a time. `settle` takes from the head and leaves the
 due again and the same head is given out again; nothing has to be repaired. A late worker's token is
 *spent*: settling with it changes nothing and says so. (Settling again, because the answer was lost, is told
 *spent* too, or what it was told before.)
+
+*Trouble.* What a settlement says of a queue's outlook is given to its next lease. A lease that ends by itself
+is a failed try of its head; from `HALVING_EXPIRIES` of them in a row on each halves the next batch.
 
 *Due.* A queue is due `linger` after its head was accepted, at once when 100 events wait. An append moves
 a due time only where the queue was empty, or where it reaches 100 events while it neither is leased nor
@@ -53,6 +56,17 @@ from proxy.wire.limits import PublicKey
 
 FULL_BATCH = 100
 """Waiting events that make a queue due at once: a full upstream request."""
+
+HALVING_EXPIRIES = 3
+"""From so many leases in a row on that end by themselves, each halves what the next batch may hold …"""
+
+STALLED_EXPIRIES = 10
+"""… and after so many, when that is one event, the queue is put off and somebody is told."""
+
+STALLED_WAIT_S = 3_600.0
+
+LOOKED_THROUGH = 50
+"""Queues that one claim looks at, where not simply the first is wanted."""
 
 MAX_IDLE_S = 60.0
 """Longest wait that a claim ever asks for."""
@@ -117,10 +131,12 @@ class Buffer(ABC):
         """
 
     @abstractmethod
-    async def claim(self, key: PublicKey, token: bytes) -> Lease | Idle:
+    async def claim(self, key: PublicKey, token: bytes, *, early: bool = False) -> Lease | Idle:
         """Lease the queue that has been due longest and take a rate token with it, or say how long to wait.
 
-        `token`: 12 random bytes, never used before.
+        `token`: 12 random bytes, never used before. `early`: do not wait for `linger`, either; back-offs,
+        leases and the gate are respected all the same. While the gate probes after a refusal storm, of the
+        first `LOOKED_THROUGH` due queues one without trouble is preferred.
         """
 
     @abstractmethod
@@ -135,6 +151,24 @@ class Buffer(ABC):
         """End a lease: write down what became of its batch, in the data and in the books.
 
         Raises BufferUnavailable: repeat it with the same lease until it is answered.
+        """
+
+    @abstractmethod
+    async def pause(self, key: PublicKey) -> bool:
+        """The operator's pause: claim nothing of this key until `resume`. False: no such key is known."""
+
+    @abstractmethod
+    async def resume(self, key: PublicKey) -> bool:
+        """End the operator's pause, and only that. False where no such key is known.
+
+        What is due is looked at again at once by this process, within about a second by others.
+        """
+
+    @abstractmethod
+    async def retry(self, key: PublicKey) -> int | None:
+        """End every back-off and pause of the key but the operator's, and say how many queues had waited.
+
+        The next claim is a probe where the gate had refused others. None where no such key is known.
         """
 
     @abstractmethod

@@ -9,9 +9,11 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Literal, NamedTuple
 
+import msgspec
 import xxhash
 
 from proxy.buffer.contract import FULL_BATCH
+from proxy.buffer.values import Trouble
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -104,3 +106,16 @@ def fitting(
         if used_bytes > max_bytes and not (alone and at == 0):
             return at, "bytes"
     return len(texts), "none"
+
+
+def pack_trouble(trouble: Trouble | None) -> bytes:
+    """What is remembered of a queue's head, as it is stored; nothing for nothing."""
+    return b"" if trouble is None else msgspec.msgpack.encode(trouble)
+
+
+def unpack_trouble(text: bytes) -> Trouble | None:
+    """The same, read again. Raises Damaged."""
+    try:
+        return msgspec.msgpack.decode(text, type=Trouble) if text else None
+    except msgspec.MsgspecError as error:
+        raise Damaged(f"a queue's trouble cannot be read: {error}") from error

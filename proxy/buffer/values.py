@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from proxy.gate import NO_FEEDBACK, Feedback
+from proxy.gate import NO_EVIDENCE, NO_FEEDBACK, Evidence, Feedback, View
 from proxy.lanes import LaneId, QueueId
 from proxy.ledger import Answered, Books, Dead
-from proxy.wire.limits import PublicKey
+from proxy.wire.limits import EVENTS_PER_REQUEST, PublicKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ class Terms:
     linger_s: float = 1.0
     lease_s: float = 30.0
     limit_per_s: float = 100.0
+    rate_share: float = 1.0
     dedup_window_s: float = 600.0
     max_bytes: int = 4_000_000_000
     max_bytes_per_key: int = 2_000_000_000
@@ -62,42 +63,88 @@ class Appended:
 
 
 @dataclass(frozen=True, slots=True)
+class Trouble:
+    """What is remembered of a head that upstream did not take.
+
+    `since_ms`: when the first try that it did not take was claimed (store's clock); `requests` and
+    `successes`: of the key, then (`Evidence`). `suspects`: upstream refuses one of the queue's first so many
+    events (0: it is not known, or with `refused_ms`: all of them together were too large). `forbidden`: how
+    often it was answered 403. `refused_ms`: when the answer came that refused this head first, on the store's
+    clock (0: it was not refused). Only a request that was claimed after that and taken proves that upstream
+    takes other things: one claimed before may have arrived before.
+    """
+
+    since_ms: int
+    requests: int
+    successes: int
+    suspects: int = 0
+    forbidden: int = 0
+    refused_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a queue's next delivery should know of the ones before it.
+
+    `max_events`: how many events its batch may hold. `trouble`: None where nothing is wrong.
+    """
+
+    max_events: int = EVENTS_PER_REQUEST
+    trouble: Trouble | None = None
+
+
+ALL_IS_WELL = Outlook()
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """The right to deliver the head of a queue until `lease_s` after the claim was *asked for*.
 
-    `attempts` counts the tries of this head that failed before; `max_events` is how many events the next
-    batch may hold. `unsettled`: the lease before this one ended by itself, so its batch may have arrived.
+    `claimed_ms`: the store's clock at the claim. `attempts` counts the tries of this head that failed before,
+    `expired` how many of its leases in a row ended by themselves just before this one. `unsettled`: so many
+    events of the head may have arrived with those (0: none). `outlook`: what the last delivery left, its
+    `max_events` halved by leases that end by themselves. `evidence`: how the key fares. `confirmed`: upstream
+    has taken something of the key once. `others`: other queues of the key hold events, too.
     """
 
     key: PublicKey
     queue: QueueId
     token: bytes
-    attempts: int
-    max_events: int
-    unsettled: bool = False
+    claimed_ms: int = 0
+    attempts: int = 0
+    expired: int = 0
+    unsettled: int = 0
+    outlook: Outlook = ALL_IS_WELL
+    evidence: Evidence = NO_EVIDENCE
+    confirmed: bool = False
+    others: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Idle:
     """Nothing to deliver yet: ask again after `wait_s` (at most `MAX_IDLE_S`), or when woken.
 
-    `empty`: the key holds nothing at all.
+    `empty`: the key holds nothing at all. `stalled`: a queue was put off for `STALLED_WAIT_S` because every
+    lease of its head ends by itself, with one event too; ask again at once.
     """
 
     wait_s: float
     empty: bool = False
+    stalled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
     """The longest head prefix of a queue that has one lane, within the bounds asked for.
 
-    `lanes`: the lane id that was stored with each event. `uuids` and `texts` as in `Portion`. `more` says why
-    it ends: nothing behind it, another lane, the number of events, or their bytes.
+    `lanes`: the lane id that was stored with each event; `accepted_ms`: when each was accepted, on the
+    store's clock. `uuids` and `texts` as in `Portion`. `more` says why it ends: nothing behind it, another
+    lane, the number of events, or their bytes.
     """
 
     header: bytes
     lanes: Sequence[LaneId]
+    accepted_ms: Sequence[int]
     uuids: bytes
     texts: Sequence[bytes]
     more: Literal["none", "lane", "events", "bytes"]
@@ -119,7 +166,8 @@ class Settlement:
     those in `again` stay at the head in their order, all others are delivered. `wait_s` holds the queue
     back (None: it is due as usual); `failed` counts a failed try of what stays.
 
-    `answered` is what became of the request, None where none was made. `ambiguous`: upstream may have taken
+    `outlook` is left to the queue's next delivery (None: the lease's own stays). `answered` is what became of
+    the request, None where none was made. `ambiguous`: upstream may have taken
     the batch, or an earlier one of its events, unseen. A batch that is ambiguous, or of which an event has
     left, is put on the key's record.
     """
@@ -129,6 +177,7 @@ class Settlement:
     again: frozenset[int] = frozenset()
     wait_s: float | None = None
     failed: bool = False
+    outlook: Outlook | None = None
     feedback: Feedback = NO_FEEDBACK
     answered: Answered | None = None
     ambiguous: bool = False
@@ -165,7 +214,11 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """An event that was given up, with all that is needed to understand and to replay it."""
+    """An event that was given up, with all that is needed to understand and to replay it.
+
+    `attempts`: the failed tries of its queue's head, the last one with them; `first_tried_ms`: when the first
+    of these was claimed.
+    """
 
     id: int
     key: PublicKey
@@ -176,6 +229,7 @@ class DeadLetter:
     reason: Dead
     message: str
     attempts: int
+    first_tried_ms: int
     died_at_ms: int
 
 
@@ -260,7 +314,7 @@ class Erased:
 
 @dataclass(frozen=True, slots=True)
 class KeyFigures:
-    """What the buffer knows of one public key. `paused` names the reason why it sends nothing now.
+    """What the buffer knows of one public key.
 
     `ambiguous` counts the batches that were ever put on its record so.
     """
@@ -269,7 +323,6 @@ class KeyFigures:
     queues: int
     stored_bytes: int
     oldest_held_ms: int | None
-    rate_per_s: float
-    paused: str | None
+    gate: View
     succeeded: bool
     ambiguous: int = 0

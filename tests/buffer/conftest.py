@@ -9,8 +9,7 @@ import pytest
 
 from proxy.buffer import Buffer, Terms
 from proxy.buffer.redis import RedisBuffer
-from proxy.buffer.redis.connect import open_link
-from proxy.buffer.redis.link import Link
+from proxy.buffer.redis.link import Link, open_link
 from proxy.buffer.redis.store import RedisClock
 from proxy.buffer.sqlite import SqliteBuffer
 from proxy.clock import StoreClock

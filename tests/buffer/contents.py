@@ -16,23 +16,36 @@ from proxy.buffer import (
     Head,
     Idle,
     Lease,
+    Outlook,
     Portion,
     Settled,
     Settlement,
+    Trouble,
     Which,
 )
 from proxy.buffer.contract import (
     FULL_BATCH,
     MAX_IDLE_S,
 )
+from proxy.gate import NO_FEEDBACK, Feedback, Outcome
 from proxy.lanes import Lane, QueueId, lane_id
 from proxy.ledger import Answered, Books, Dead
 from proxy.wire.limits import PublicKey
-from tests.buffer.conftest import Engine
+from proxy.wire.rate_headers import RateHeaders
+from tests.buffer.conftest import TERMS, Engine
 
 KEY = PublicKey("pk_one")
 OTHER_KEY = PublicKey("pk_other")
 REFUSED = Death(Dead.REFUSED, "Invalid event type")
+RATE_LIMITED = Feedback(Outcome.RATE_LIMITED, RateHeaders(retry_after_s=20.0))
+TROUBLE = Trouble(
+    since_ms=1_799_999_999_999,
+    requests=5_000_000_000,
+    successes=7,
+    suspects=40,
+    forbidden=3,
+    refused_ms=1_799_999_999_998,
+)
 
 _tokens = count(1)
 
@@ -126,11 +139,13 @@ async def settled(
     again: Sequence[int] = (),
     wait_s: float | None = None,
     failed: bool = False,
+    outlook: Outlook | None = None,
+    feedback: Feedback = NO_FEEDBACK,
     answered: Answered | None = None,
     ambiguous: bool = False,
 ) -> Settled:
     settlement = Settlement(
-        taken, dead or {}, frozenset(again), wait_s, failed, answered=answered, ambiguous=ambiguous
+        taken, dead or {}, frozenset(again), wait_s, failed, outlook, feedback, answered, ambiguous
     )
     outcome = await buffer.settle(lease, settlement)
     assert isinstance(outcome, Settled), outcome
@@ -167,6 +182,24 @@ async def due(buffer: Buffer, engine: Engine, key: PublicKey = KEY) -> Lease:
         assert not claimed.empty
         engine.advance(claimed.wait_s)
     return claimed
+
+
+async def lapsed(buffer: Buffer, engine: Engine, times: int) -> None:
+    """Lease the first queue that becomes due so often, and let each lease end by itself."""
+    for _ in range(times):
+        await due(buffer, engine)
+        engine.advance(TERMS.lease_s)
+
+
+async def tried(
+    buffer: Buffer, engine: Engine, outcome: Outcome, *, key: PublicKey = KEY, origin: str | None = None
+) -> Lease:
+    """Have the next queue that is due sent and answered so; what is not taken stays. Returns its lease."""
+    lease = await due(buffer, engine, key)
+    taken = len((await head(buffer, lease)).texts)
+    again = () if outcome is Outcome.TAKEN else range(taken)
+    await settled(buffer, lease, taken, again=again, feedback=Feedback(outcome, origin=origin))
+    return lease
 
 
 async def drained(buffer: Buffer, engine: Engine, key: PublicKey = KEY) -> list[bytes]:

@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 
 from proxy.buffer import (
+    ALL_IS_WELL,
     MAX_LETTERS,
     Buffer,
     Death,
+    Outlook,
     Which,
 )
 from proxy.ledger import Books, Dead
@@ -17,6 +19,7 @@ from tests.buffer.contents import (
     KEY,
     OTHER_KEY,
     REFUSED,
+    TROUBLE,
     books,
     buried,
     drained,
@@ -45,6 +48,22 @@ async def test_a_dead_letter_holds_all_that_is_needed_to_understand_and_replay_i
     assert (letter.uuid, letter.text) == (event(2).uuid, event(2).text)
     assert (letter.reason, letter.message) == (Dead.ENVELOPE_REFUSED, "userIdentity.email: Invalid")
     assert (letter.attempts, letter.died_at_ms) == (2, engine.now_ms())
+
+
+async def test_a_dead_letter_says_when_its_head_was_first_tried(buffer: Buffer, engine: Engine) -> None:
+    await buffer.append(KEY, [portion(events(1, 3))])
+    first = await due(buffer, engine)
+    first_ms = engine.now_ms()
+    trouble = replace(TROUBLE, since_ms=first.claimed_ms)
+    engine.advance(5)
+    await settled(buffer, first, 1, dead={0: REFUSED}, wait_s=60.0, outlook=Outlook(1, trouble))
+    await settled(buffer, await due(buffer, engine), 1, dead={0: REFUSED}, outlook=ALL_IS_WELL)
+    last = await due(buffer, engine)
+    last_ms = engine.now_ms()
+    engine.advance(5)
+    await settled(buffer, last, 1, dead={0: REFUSED})
+    found = reversed(await buffer.dead_letters())
+    assert [letter.first_tried_ms for letter in found] == [first_ms, first_ms, last_ms]
 
 
 async def test_dead_letters_are_listed_newest_first_of_one_key_or_of_all(

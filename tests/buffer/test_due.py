@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -12,15 +13,15 @@ from proxy.buffer import (
     Settlement,
 )
 from proxy.buffer.contract import (
+    LOOKED_THROUGH,
     MAX_IDLE_S,
     MAX_WAIT_S,
 )
-from proxy.gate import Feedback
-from proxy.wire.rate_headers import RateHeaders
-from tests.buffer.conftest import Engine
+from tests.buffer.conftest import TERMS, Engine
 from tests.buffer.contents import (
     KEY,
     OTHER_KEY,
+    RATE_LIMITED,
     due,
     event,
     events,
@@ -33,8 +34,6 @@ from tests.buffer.contents import (
     texts,
     token,
 )
-
-RATE_LIMITED = Feedback(rate_limited=True, headers=RateHeaders(retry_after_s=20.0))
 
 
 async def test_a_queue_is_due_the_linger_after_its_head_was_accepted(buffer: Buffer, engine: Engine) -> None:
@@ -217,3 +216,69 @@ async def test_an_idle_claim_says_whether_the_key_holds_anything(buffer: Buffer,
     assert not (await idle(buffer)).empty
     await settled(buffer, lease, 1)
     assert (await idle(buffer)).empty
+
+
+# -- early ---------------------------------------------------------------------------------------------
+
+
+async def early(buffer: Buffer) -> Lease | Idle:
+    return await buffer.claim(KEY, token(), early=True)
+
+
+async def test_an_early_claim_does_not_wait_for_the_linger(buffer: Buffer) -> None:
+    await buffer.append(KEY, [portion(events(1, 3), "q"), portion([event(4)], "r")])
+    assert (await idle(buffer)).wait_s == pytest.approx(1.0, abs=0.01)
+    for _ in range(2):
+        lease = await early(buffer)
+        assert isinstance(lease, Lease)
+        assert lease.attempts == 0
+        await settled(buffer, lease, len(await head_texts(buffer, lease)))
+    assert await early(buffer) == Idle(MAX_IDLE_S, empty=True)
+
+
+async def test_an_early_claim_takes_what_is_due_first_and_then_the_next(
+    buffer: Buffer, engine: Engine
+) -> None:
+    for name in "qrst":
+        await buffer.append(KEY, [portion([event(name)], name)])
+        engine.advance(0.3)
+    engine.advance(0.2)  # q and r are due
+    taken = [await early(buffer) for _ in range(4)]
+    assert [lease.queue for lease in taken if isinstance(lease, Lease)] == list(map(queue, "qrst"))
+
+
+@pytest.mark.parametrize("held_back", ["leased", "backing off", "rate limited"])
+async def test_an_early_claim_respects_leases_back_offs_and_the_gate(
+    buffer: Buffer, engine: Engine, held_back: str
+) -> None:
+    await buffer.append(KEY, [portion(events(1, 2))])
+    lease = await due(buffer, engine)
+    if held_back == "backing off":
+        await settled(buffer, lease, 2, again=range(2), wait_s=30.0)
+    if held_back == "rate limited":
+        await buffer.append(KEY, [portion([event(3)], "r")])
+        await settled(buffer, lease, 2, again=range(2), feedback=RATE_LIMITED)
+    claimed = await early(buffer)
+    assert isinstance(claimed, Idle)
+    assert claimed.wait_s == pytest.approx(20.0 if held_back == "rate limited" else 30.0, abs=0.01)
+
+
+@pytest.mark.parametrize(("others", "is_found"), [(LOOKED_THROUGH - 1, True), (LOOKED_THROUGH, False)])
+async def test_an_early_claim_passes_over_what_may_not_go_within_bounds(
+    engine: Engine, others: int, is_found: bool
+) -> None:
+    buffer = await engine.opened(replace(TERMS, linger_s=3600.0))
+    for number in range(others):
+        await buffer.append(KEY, [portion([event(number)], str(number))])
+        lease = await early(buffer)
+        assert isinstance(lease, Lease)
+        if number % 2:
+            await settled(buffer, lease, 1, again=[0], wait_s=30.0)
+    await buffer.append(KEY, [portion([event("lingers")], "lingers")])
+    claimed = await early(buffer)
+    if is_found:
+        assert isinstance(claimed, Lease)
+        assert claimed.queue == queue("lingers")
+    else:
+        assert isinstance(claimed, Idle)
+        assert claimed.wait_s == pytest.approx(30.0, abs=0.01)

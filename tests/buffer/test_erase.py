@@ -1,10 +1,11 @@
 """Erase: somebody's events, held and dead, and nobody else's."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
-from proxy.buffer import Appended, Buffer, Erased, Lease, Settlement, Spent
+from proxy.buffer import ALL_IS_WELL, Appended, Buffer, Erased, Lease, Outlook, Settlement, Spent, Trouble
 from proxy.ledger import Books
 from proxy.wire.limits import PublicKey
 from tests.buffer.conftest import Engine
@@ -12,6 +13,7 @@ from tests.buffer.contents import (
     KEY,
     OTHER_KEY,
     REFUSED,
+    TROUBLE,
     Event,
     books,
     buried,
@@ -23,6 +25,7 @@ from tests.buffer.contents import (
     head_texts,
     header,
     idle,
+    lapsed,
     leased,
     letters,
     portion,
@@ -154,7 +157,64 @@ async def test_a_queue_that_was_emptied_by_an_erasure_begins_anew(buffer: Buffer
     assert (await idle(buffer)).wait_s == pytest.approx(1.0)
     await buffer.append(KEY, [portion(events(51, 100))])
     lease = await leased(buffer)
-    assert (lease.attempts, lease.unsettled) == (0, False)
+    assert (lease.attempts, lease.unsettled) == (0, 0)
+
+
+async def test_a_back_off_that_was_over_does_not_come_back_with_an_erasure(
+    buffer: Buffer, engine: Engine
+) -> None:
+    """Or a clock that jumps back would hold the queue for an hour."""
+    await buffer.append(KEY, [portion([anns(1), event(1)])])
+    await settled(buffer, await due(buffer, engine), 2, again=[0, 1], wait_s=20.0)
+    await lapsed(buffer, engine, 1)
+    await buffer.erase(is_anns)
+    engine.advance(-3600)
+    assert (await idle(buffer)).wait_s <= 1.0
+
+
+# -- trouble -------------------------------------------------------------------------------------------
+
+
+TOO_LARGE = replace(TROUBLE, suspects=0)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "left"), [(TROUBLE, replace(TROUBLE, suspects=0, refused_ms=0)), (TOO_LARGE, TOO_LARGE)]
+)
+async def test_whom_upstream_refuses_is_no_longer_known_once_somebody_was_erased(
+    buffer: Buffer, engine: Engine, trouble: Trouble, left: Trouble
+) -> None:
+    """But that all of them together were too large still is."""
+    await buffer.append(KEY, [portion([event(1), anns(1), event(2)])])
+    await settled(buffer, await due(buffer, engine), 3, again=range(3), outlook=Outlook(20, trouble))
+    assert await buffer.erase(lambda lane, text: False) == Erased()
+    lease = await due(buffer, engine)
+    assert lease.outlook == Outlook(20, trouble)
+    await settled(buffer, lease, 0)
+    await buffer.erase(is_anns)
+    assert (await due(buffer, engine)).outlook == Outlook(20, left)
+
+
+async def test_a_queue_in_trouble_that_was_emptied_by_an_erasure_has_none(
+    buffer: Buffer, engine: Engine
+) -> None:
+    await buffer.append(KEY, [portion([anns(1)])])
+    await settled(buffer, await due(buffer, engine), 1, again=[0], outlook=Outlook(1, TROUBLE))
+    await lapsed(buffer, engine, 4)
+    await buffer.erase(is_anns)
+    await buffer.append(KEY, [portion([event(1)])])
+    lease = await due(buffer, engine)
+    assert (lease.attempts, lease.expired, lease.unsettled, lease.outlook) == (0, 0, 0, ALL_IS_WELL)
+
+
+async def test_a_lease_whose_end_an_erasure_is_the_first_to_see_counts_as_any_other(
+    buffer: Buffer, engine: Engine
+) -> None:
+    await buffer.append(KEY, [portion([event(1), anns(1)])])
+    await lapsed(buffer, engine, 3)
+    await buffer.erase(is_anns)
+    lease = await leased(buffer)
+    assert (lease.attempts, lease.expired, lease.unsettled, lease.outlook) == (3, 3, 100, Outlook(50))
 
 
 # -- leases --------------------------------------------------------------------------------------------
@@ -202,7 +262,7 @@ async def test_a_late_worker_settles_nothing_of_a_queue_out_of_which_something_w
     assert await books(buffer) == Books(accepted=3, held=2, dropped=1)
     # What it held may have been taken by upstream all the same.
     lease = await leased(buffer)
-    assert (lease.attempts, lease.unsettled) == (1, True)
+    assert (lease.attempts, lease.expired, lease.unsettled) == (1, 1, 100)
     assert await head_texts(buffer, lease) == texts(events(1, 2))
 
 

@@ -3,17 +3,20 @@
 from proxy.buffer import (
     Buffer,
 )
-from proxy.ledger import Books
+from proxy.gate import Outcome
+from proxy.ledger import Books, Pause
 from tests.buffer.conftest import Engine
 from tests.buffer.contents import (
     KEY,
     OTHER_KEY,
+    RATE_LIMITED,
     drained,
     due,
     event,
     events,
     portion,
     settled,
+    tried,
 )
 
 
@@ -44,3 +47,29 @@ async def test_keys_with_work_are_those_that_hold_events(buffer: Buffer, engine:
     assert sorted(await buffer.keys_with_work()) == sorted([KEY, OTHER_KEY])  # what is leased is held
     await settled(buffer, lease, 1)
     assert await buffer.keys_with_work() == [OTHER_KEY]
+
+
+async def test_figures_show_the_origins_that_upstream_forbids_until_it_takes_one(
+    buffer: Buffer, engine: Engine
+) -> None:
+    await buffer.append(KEY, [portion(events(1, 9))])
+    first, second = "https://first.example", "https://second.example"
+    for origin in (first, second, None):
+        await tried(buffer, engine, Outcome.FORBIDDEN, origin=origin)
+    seen = (await buffer.figures())[KEY].gate
+    assert (seen.paused, seen.forbidden_origins) == (None, ("", second, first))
+    buffer = await engine.opened()
+    assert (await buffer.figures())[KEY].gate == seen
+    await tried(buffer, engine, Outcome.TAKEN, origin=second)
+    assert (await buffer.figures())[KEY].gate.forbidden_origins == ("", first)
+
+
+async def test_figures_tell_of_a_pause_only_while_it_lasts(buffer: Buffer, engine: Engine) -> None:
+    await buffer.append(KEY, [portion([event(1)])])
+    await settled(buffer, await due(buffer, engine), 1, again=[0], feedback=RATE_LIMITED)
+    for left_s in (20, 12, 4):
+        seen = (await buffer.figures())[KEY].gate
+        assert (seen.paused, seen.paused_for_s) == (Pause.RATE_LIMITED, left_s)
+        engine.advance(8)
+    seen = (await buffer.figures())[KEY].gate
+    assert (seen.paused, seen.paused_for_s) == (None, 0.0)

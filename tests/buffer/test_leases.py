@@ -8,17 +8,17 @@ import pytest
 from proxy.buffer import (
     Buffer,
     Idle,
+    Outlook,
     Settlement,
     Spent,
 )
-from proxy.gate import Feedback
 from proxy.lanes import lane_id
 from proxy.ledger import Books
-from proxy.wire.rate_headers import RateHeaders
 from tests.buffer.conftest import Engine
 from tests.buffer.contents import (
     KEY,
     OTHER_KEY,
+    RATE_LIMITED,
     REFUSED,
     Event,
     books,
@@ -35,9 +35,6 @@ from tests.buffer.contents import (
     texts,
     token,
 )
-
-RATE_LIMITED = Feedback(rate_limited=True, headers=RateHeaders(retry_after_s=20.0))
-
 
 # -- read ----------------------------------------------------------------------------------------------
 
@@ -90,6 +87,21 @@ async def test_a_head_with_nothing_behind_it_ends_with_none(buffer: Buffer, engi
     assert (await head(buffer, lease, 2)).more == "events"
 
 
+async def test_a_head_says_when_each_of_its_events_was_accepted(buffer: Buffer, engine: Engine) -> None:
+    expected = []
+    for number, size in enumerate([2, 1, 3]):
+        await buffer.append(KEY, [portion([event(f"{number} {at}") for at in range(size)])])
+        expected += [engine.now_ms()] * size
+        engine.advance(0.7)
+    lease = await due(buffer, engine)
+    assert list((await head(buffer, lease)).accepted_ms) == expected
+    assert list((await head(buffer, lease, 4)).accepted_ms) == expected[:4]
+    await settled(buffer, lease, 4, again=[1, 3])
+    engine.advance(0.7)
+    lease = await due(buffer, engine)
+    assert list((await head(buffer, lease)).accepted_ms) == [expected[1], *expected[3:]]
+
+
 async def test_reading_changes_nothing(buffer: Buffer, engine: Engine) -> None:
     await buffer.append(KEY, [portion(events(1, 3))])
     lease = await due(buffer, engine)
@@ -125,7 +137,7 @@ async def test_settle_with_a_spent_token_changes_nothing(buffer: Buffer, engine:
     before = await buffer.figures(recount=True)
     for settlement in (
         Settlement(3),
-        Settlement(3, {0: REFUSED}, frozenset({1, 2}), 500.0, True, RATE_LIMITED),
+        Settlement(3, {0: REFUSED}, frozenset({1, 2}), 500.0, True, Outlook(7), RATE_LIMITED),
         Settlement(0),
     ):
         assert await buffer.settle(late, settlement) == Spent()

@@ -5,15 +5,16 @@ from dataclasses import replace
 
 import pytest
 
-from proxy.buffer import MAX_LETTERS, Appended, Buffer, BufferFull, Quota, Settlement, Terms, Which
-from proxy.gate import Feedback
+from proxy.buffer import ALL_IS_WELL, MAX_LETTERS, Appended, Buffer, BufferFull, Outlook, Quota, Terms, Which
 from proxy.ledger import Books
 from proxy.wire.limits import PublicKey
 from tests.buffer.conftest import TERMS, Engine
 from tests.buffer.contents import (
     KEY,
     OTHER_KEY,
+    RATE_LIMITED,
     REFUSED,
+    TROUBLE,
     books,
     buried,
     drained,
@@ -24,6 +25,7 @@ from tests.buffer.contents import (
     head_texts,
     header,
     idle,
+    lapsed,
     leased,
     letters,
     portion,
@@ -180,6 +182,28 @@ async def test_a_replayed_event_is_due_and_tried_as_a_new_one(buffer: Buffer, en
     assert (await leased(buffer)).attempts == 0
 
 
+async def test_a_replayed_event_does_not_inherit_the_trouble_that_it_died_of(
+    buffer: Buffer, engine: Engine
+) -> None:
+    await buffer.append(KEY, [portion([event(1)])])
+    await settled(buffer, await due(buffer, engine), 1, again=[0], failed=True, outlook=Outlook(1, TROUBLE))
+    await lapsed(buffer, engine, 4)
+    await settled(buffer, await due(buffer, engine), 1, dead={0: REFUSED}, outlook=Outlook(1, TROUBLE))
+    await buffer.replay(Which())
+    lease = await due(buffer, engine)
+    assert (lease.attempts, lease.expired, lease.unsettled, lease.outlook) == (0, 0, 0, ALL_IS_WELL)
+
+
+async def test_a_queue_keeps_its_own_trouble_when_events_are_replayed_into_it(
+    buffer: Buffer, engine: Engine
+) -> None:
+    await buffer.append(KEY, [portion(events(1, 2))])
+    lease = await due(buffer, engine)
+    await settled(buffer, lease, 2, dead={0: REFUSED}, again=[1], outlook=Outlook(1, TROUBLE))
+    await buffer.replay(Which())
+    assert (await due(buffer, engine)).outlook == Outlook(1, TROUBLE)
+
+
 async def test_a_queue_is_due_at_once_when_replayed_events_fill_a_batch(
     buffer: Buffer, engine: Engine
 ) -> None:
@@ -200,8 +224,7 @@ async def test_a_replay_never_shortens_a_lease_a_back_off_or_a_pause(
     if held_back == "backing off":
         await settled(buffer, lease, 50, again=range(50), wait_s=20.0, failed=True)
     if held_back == "paused":
-        limited = Feedback(rate_limited=True)
-        await buffer.settle(lease, Settlement(50, again=frozenset(range(50)), feedback=limited))
+        await settled(buffer, lease, 50, again=range(50), feedback=RATE_LIMITED)
     wait_s = (await idle(buffer)).wait_s
     assert await buffer.replay(Which()) == 90
     assert (await idle(buffer)).wait_s == wait_s

@@ -1,6 +1,8 @@
 """What the embedded engine promises beyond the contract: files, storage errors, shared commits."""
 
 import asyncio
+import dataclasses
+import hashlib
 import os
 import shutil
 import sqlite3
@@ -10,16 +12,30 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from errno import EIO, ENOSPC
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import apsw
+import msgspec
 import pytest
 
-from proxy.buffer import Appended, BufferBroken, BufferFull, BufferUnavailable, Idle, Settlement, Which
-from proxy.buffer.sqlite import OpenRefused, SqliteBuffer, records, writer
+from proxy.buffer import (
+    Appended,
+    BufferBroken,
+    BufferFull,
+    BufferUnavailable,
+    Idle,
+    Lease,
+    Settlement,
+    Trouble,
+    Which,
+)
+from proxy.buffer.sqlite import OpenRefused, SqliteBuffer, pauses, records, writer
+from proxy.buffer.sqlite import engine as engine_module
 from proxy.buffer.sqlite.files import LAYOUT
 from proxy.clock import StoreClock
+from proxy.gate import Gate
 from proxy.ledger import Books
 from tests.buffer.conftest import TERMS, SqliteEngine
 from tests.buffer.contents import (
@@ -27,6 +43,7 @@ from tests.buffer.contents import (
     OTHER_KEY,
     REFUSED,
     books,
+    drained,
     due,
     event,
     events,
@@ -62,6 +79,18 @@ def sql(path: Path, statement: str) -> list[Any]:
     """What another program, such as the sqlite3 shell, would get."""
     with closing(sqlite3.connect(path)) as connection, connection:
         return connection.execute(statement).fetchall()
+
+
+def read_schema() -> str:
+    return files("proxy.buffer.sqlite").joinpath("schema.sql").read_text("utf-8")
+
+
+def stored_structs(outer: type[msgspec.Struct]) -> Iterator[type[msgspec.Struct]]:
+    """A structure, and all within it."""
+    yield outer
+    for field in msgspec.structs.fields(outer):
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            yield from stored_structs(field.type)
 
 
 def files_of(engine: SqliteEngine) -> list[Path]:
@@ -126,6 +155,35 @@ async def test_a_newer_layout_is_refused_and_left_as_it_is(engine: SqliteEngine)
     before = engine.path.read_bytes()
     assert f"layout {LAYOUT + 1}" in await refusal(engine)
     assert engine.path.read_bytes() == before
+
+
+async def test_an_older_layout_is_refused_and_left_as_it_is(engine: SqliteEngine) -> None:
+    """No release wrote it."""
+    await (await engine.opened()).append(KEY, [portion([event(1)])])
+    await engine.close()
+    sql(engine.path, f"PRAGMA user_version = {LAYOUT - 1}")
+    before = engine.path.read_bytes()
+    line = await refusal(engine)
+    assert f"layout {LAYOUT - 1}" in line
+    assert "move it" in line
+    assert engine.path.read_bytes() == before
+    for file in files_of(engine):  # as the line says
+        file.unlink()
+    assert await (await engine.opened()).figures() == {}
+
+
+def test_what_is_stored_does_not_change_without_another_layout() -> None:
+    """Else an upgrade takes a file of the release before for damaged."""
+    schema = [line.partition("--")[0].strip() for line in read_schema().splitlines()]
+    structs = [
+        [(field.name, str(field.type)) for field in msgspec.structs.fields(each)]
+        for each in stored_structs(Gate)
+    ]
+    trouble = [(field.name, str(field.type)) for field in dataclasses.fields(Trouble)]
+    stored = repr((schema, structs, trouble))
+    assert (LAYOUT, hashlib.sha256(stored.encode()).hexdigest()[:16]) == (2, "b98ae5726c5040c7"), (
+        "raise LAYOUT if a release wrote the one of now, then put here what this says"
+    )
 
 
 async def test_a_lost_layout_version_is_refused(engine: SqliteEngine) -> None:
@@ -233,6 +291,38 @@ async def test_a_stored_event_that_was_changed_is_never_sent(engine: SqliteEngin
     engine.advance(1)
     with pytest.raises(BufferBroken, match="not as it was written"):
         await buffer.read(await leased(buffer), 100, 1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("UPDATE key SET gate = x'80'", "gate cannot be read"),
+        ("UPDATE key SET gate = x'c1'", "gate cannot be read"),
+        ("UPDATE queue SET trouble = x'80'", "trouble cannot be read"),
+    ],
+)
+async def test_a_gate_or_a_trouble_that_cannot_be_read_is_damage(
+    engine: SqliteEngine, statement: str, said: str
+) -> None:
+    buffer = await engine.opened()
+    await buffer.append(KEY, [portion([event(1)])])
+    await engine.close()
+    sql(engine.path, statement)
+    buffer = await engine.opened()
+    engine.advance(1)
+    with pytest.raises(BufferBroken, match=said):
+        await buffer.claim(KEY, token())
+    assert "is damaged" in await refusal(engine)
+
+
+async def test_figures_of_a_gate_that_cannot_be_read_are_damage(engine: SqliteEngine) -> None:
+    buffer = await engine.opened()
+    await buffer.append(KEY, [portion([event(1)])])
+    await engine.close()
+    sql(engine.path, "UPDATE key SET gate = x'80'")
+    buffer = await engine.opened()
+    with pytest.raises(BufferBroken, match="gate cannot be read"):
+        await buffer.figures()
 
 
 @pytest.mark.parametrize(
@@ -352,6 +442,39 @@ async def test_events_are_new_again_after_the_transaction_they_came_in_was_undon
         await second
     assert await buffer.append(KEY, [portion(events(1, 4))]) == Appended(1, 3)
     assert (await books(buffer)).held == 4
+
+
+async def test_a_rate_token_is_taken_once_by_a_claim_whose_transaction_was_undone(
+    engine: SqliteEngine,
+) -> None:
+    buffer = await engine.opened(replace(TERMS, limit_per_s=1.0))
+    await buffer.append(KEY, [portion([event(1)], "q"), portion([event(2)], "r")])
+    engine.advance(1)
+
+    def fails() -> None:
+        raise apsw.FullError
+
+    first = asyncio.create_task(buffer.claim(KEY, token()))
+    second = asyncio.create_task(buffer._writer.run(fails))
+    assert isinstance(await first, Lease)
+    with pytest.raises(BufferFull):
+        await second
+    assert 0 < (await idle(buffer)).wait_s <= 1.2
+
+
+async def test_many_queues_are_retried_a_few_at_a_time(
+    engine: SqliteEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (pauses, engine_module):
+        monkeypatch.setattr(module, "RETRIED_AT_ONCE", 5)
+    buffer = await engine.opened()
+    for queues in (5, 12):
+        await buffer.append(KEY, [portion([event(number)], str(number)) for number in range(queues)])
+        for _ in range(queues):
+            await settled(buffer, await due(buffer, engine), 1, again=[0], wait_s=3600.0)
+        assert await buffer.retry(KEY) == queues
+        await drained(buffer, engine)
+        engine.advance(TERMS.dedup_window_s)
 
 
 @pytest.mark.parametrize("size", [0, 600, 2_000, 20_000])

@@ -9,9 +9,8 @@ from contextlib import suppress
 from typing import Any
 
 from proxy.buffer.contract import BufferUnavailable
-from proxy.buffer.redis.link import Argument, Link
+from proxy.buffer.redis.link import Argument, Ask, Greet, Link
 from proxy.buffer.redis.scripts import Script
-from proxy.buffer.redis.server import Ask, Greet
 
 _OURS = b"outlit:"
 _DELETED_AT_ONCE = 500

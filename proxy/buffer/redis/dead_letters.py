@@ -8,18 +8,18 @@ finds them gone.
 import asyncio
 import struct
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import suppress
 from itertools import groupby
 from typing import Any, NamedTuple
 
 import msgspec
 
-from proxy.buffer.contract import MAX_LETTERS, BufferFull, BufferUnavailable
+from proxy.buffer.contract import MAX_LETTERS, BufferFull
 from proxy.buffer.packing import Damaged, cuts
 from proxy.buffer.redis.entries import QUEUE_OVERHEAD, header_bytes, read_letter, unstamped_run
-from proxy.buffer.redis.keys import ACTIVE, names
+from proxy.buffer.redis.keys import names
 from proxy.buffer.redis.link import Argument, OutOfMemory
 from proxy.buffer.redis.lists import damaged
+from proxy.buffer.redis.roster import Roster
 from proxy.buffer.redis.scripts import load
 from proxy.buffer.redis.store import Store
 from proxy.buffer.values import DeadLetter, Which
@@ -46,8 +46,9 @@ class Found(NamedTuple):
 class DeadLetters:
     """The verbs about dead letters. `evict` is for `settle`, `drop` for `erase`."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, roster: Roster) -> None:
         self._store = store
+        self._roster = roster
         self._evicting = asyncio.Lock()
 
     # -- looking ---------------------------------------------------------------------------------------
@@ -82,7 +83,7 @@ class DeadLetters:
             refusal = refusal or done.refusal
             if done.due_s is not None:
                 due.append((key, done.due_s))
-                await self._hint(key, done.due_s)
+                await self._roster.hint(key, done.due_s)
         if refusal is not None and not replayed:
             raise refusal
         return replayed, due
@@ -154,12 +155,6 @@ class DeadLetters:
         if said[0] == b"replayed":
             store.learn(key, said[-1], before)
         return said
-
-    async def _hint(self, key: PublicKey, due_s: float) -> None:
-        """Have the other processes look at the key in time; without it they sweep some time."""
-        with suppress(BufferUnavailable):
-            due_ms = self._store.now_ms() + int(due_s * 1000)
-            await self._store.link.ask("ZADD", ACTIVE, "LT", due_ms, key)
 
     # -- giving up -------------------------------------------------------------------------------------
 

@@ -6,11 +6,12 @@ is put back, and the script has only to see that the token is still the queue's.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from proxy import gate
-from proxy.buffer.contract import MAX_IDLE_S, MAX_WAIT_S, BufferUnavailable
-from proxy.buffer.packing import Damaged, fitting
+import msgspec
+
+from proxy.buffer.contract import MAX_IDLE_S, MAX_WAIT_S
+from proxy.buffer.packing import Damaged, fitting, pack_trouble, unpack_trouble
 from proxy.buffer.redis.dead_letters import DeadLetters
 from proxy.buffer.redis.entries import (
     Header,
@@ -24,13 +25,16 @@ from proxy.buffer.redis.entries import (
 )
 from proxy.buffer.redis.keys import LETTERS, names
 from proxy.buffer.redis.link import Argument
+from proxy.buffer.redis.lists import damaged, damaged_gate
 from proxy.buffer.redis.scripts import load
 from proxy.buffer.redis.store import Store
-from proxy.buffer.values import Head, Idle, Lease, Settled, Settlement, Spent
+from proxy.buffer.values import Head, Idle, Lease, Outlook, Settled, Settlement, Spent
+from proxy.gate import Evidence
 from proxy.lanes import LaneId, QueueId
 from proxy.wire.limits import PublicKey
 
-CLAIM, SETTLE, PULL_BACK, RESERVE_LETTERS = map(load, ("claim", "settle", "pull_back", "reserve_letters"))
+CLAIM, SETTLE = load("claim", gated=True), load("settle", gated=True)
+PULL_BACK, RESERVE_LETTERS = load("pull_back"), load("reserve_letters")
 
 _REMEMBERED = 5_000
 """Batches on each of a key's two records: ordinary ones push no ambiguous one off. Some 50 seconds."""
@@ -48,6 +52,9 @@ _MOST_HEADS = 4_000
 """Heads that are remembered: more than can be in flight. Of leases that nobody settled the oldest go."""
 
 
+_encode = msgspec.msgpack.Encoder().encode
+
+
 class _Changed(Exception):
     """The lease is not, or no longer, the queue's."""
 
@@ -61,27 +68,30 @@ class Deliveries:
         self._heads: dict[bytes, list[Header | Run]] = {}  # by token; from each list's first entry on
         terms = store.terms
         self._linger_ms, self._lease_ms = int(terms.linger_s * 1000), int(terms.lease_s * 1000)
-        self._limit = repr(float(terms.limit_per_s))
 
     # -- claim -----------------------------------------------------------------------------------------
 
-    async def claim(self, key: PublicKey, token: bytes) -> Lease | Idle:
+    async def claim(self, key: PublicKey, token: bytes, *, early: bool) -> Lease | Idle:
+        """Beside what the contract says: raises BufferUnavailable where what is stored is damaged."""
         of, store = names(key), self._store
         for _ in range(_PULLS):
             word, *rest = await store.link.run(
                 CLAIM,
                 (of.books, of.due, of.queues, of.gate, of.superseded),
-                (store.clock.argument(), token, self._lease_ms, self._limit),
+                (store.clock.argument(), token, self._lease_ms, *store.of_gates(), int(early)),
                 kept=True,
             )
             match word:
                 case b"lease":
-                    queue, attempts, max_events, unsettled = rest
-                    return Lease(key, QueueId(queue), token, attempts, max_events, bool(unsettled))
+                    return _lease(key, token, rest)
                 case b"wait":
                     return Idle(min(MAX_IDLE_S, rest[0] / 1000))
                 case b"empty":
                     return Idle(MAX_IDLE_S, empty=True)
+                case b"stalled":
+                    return Idle(0.0, stalled=True)
+                case b"damaged":
+                    raise damaged_gate(rest[0])
                 case _:
                     await self._pull_back(key)
         return Idle(_UNSTEADY_S)
@@ -145,9 +155,7 @@ class Deliveries:
         try:
             entries += map(read_entry, found)
         except Damaged as error:
-            raise BufferUnavailable(
-                f"{error}: somebody else writes to this Redis, or it is damaged"
-            ) from error
+            raise damaged(error) from error
         return len(found) < size
 
     def _remember(self, token: bytes, entries: list[Header | Run]) -> None:
@@ -172,7 +180,7 @@ class Deliveries:
         letters = await self._with_ids(change.letters)
         wait_s = settlement.wait_s
         before = store.facts.of(lease.key)
-        pause_ms, pause_reason = gate.pause_of(settlement.feedback)
+        outlook = settlement.outlook
         word, *rest = await store.link.run(
             SETTLE,
             (
@@ -195,17 +203,18 @@ class Deliveries:
                 lease.queue,
                 lease.token,
                 self._linger_ms,
-                self._limit,
+                *store.of_gates(),
                 change.taken_entries,
-                settlement.taken - len(settlement.again),
                 change.freed_bytes,
+                settlement.taken,
+                len(settlement.again),
                 settlement.delivered,
-                int(len(settlement.again) < settlement.taken),
                 int(settlement.failed),
-                int(settlement.taken > 0),
                 -1 if wait_s is None else int(min(wait_s, MAX_WAIT_S) * 1000),
-                pause_ms,
-                pause_reason or "",
+                0 if outlook is None else outlook.max_events,
+                b"" if outlook is None else pack_trouble(outlook.trouble),
+                _encode(settlement.feedback),
+                lease.claimed_ms,
                 record,
                 _REMEMBERED,
                 int(settlement.ambiguous),
@@ -218,6 +227,8 @@ class Deliveries:
             ),
             kept=True,
         )
+        if word == b"damaged":
+            raise damaged_gate(rest[0])
         self._heads.pop(lease.token, None)
         if word == b"spent":
             return Spent(ambiguous=bool(rest[0]))
@@ -293,6 +304,7 @@ class _Change:
         died = [at for at in batch if at in settlement.dead]
         if died:
             texts = run.texts()
+            trouble = lease.outlook.trouble
             for at in died:
                 death, own = settlement.dead[at], at - position
                 self.letters.append(
@@ -305,6 +317,7 @@ class _Change:
                         death.reason,
                         death.message,
                         lease.attempts + 1,
+                        lease.claimed_ms if trouble is None else trouble.since_ms,
                     )
                 )
         kept = [at - position for at in batch if at in settlement.again]
@@ -315,6 +328,29 @@ class _Change:
             self.freed_bytes -= rest.stored_bytes
 
 
+def _lease(key: PublicKey, token: bytes, told: Sequence[Any]) -> Lease:
+    """The lease that claim.lua tells of. Raises BufferUnavailable where what is stored is damaged."""
+    queue, claimed_ms, attempts, expired, unsettled, max_events, trouble, confirmed, others, *evidence = told
+    requests, successes, proven_ms, judged, taken, refused_elsewhere, refused_since_ms = evidence
+    try:
+        outlook = Outlook(max_events, unpack_trouble(trouble))
+    except Damaged as error:
+        raise damaged(error) from error
+    return Lease(
+        key,
+        QueueId(queue),
+        token,
+        claimed_ms,
+        attempts,
+        expired,
+        unsettled,
+        outlook,
+        Evidence(requests, successes, proven_ms, judged, taken, bool(refused_elsewhere), refused_since_ms),
+        bool(confirmed),
+        bool(others),
+    )
+
+
 def _head(entries: Sequence[Header | Run], max_events: int, max_bytes: int, *, ended: bool) -> Head | None:
     """The head that a list's first entries make; None where it may go on behind them."""
     header = Header(LaneId(b""), b"")
@@ -322,6 +358,7 @@ def _head(entries: Sequence[Header | Run], max_events: int, max_bytes: int, *, e
     uuids: list[bytes] = []
     texts: list[bytes] = []
     lanes: list[LaneId] = []
+    accepted_ms: list[int] = []
     used_bytes = 0
     more: Literal["none", "lane", "events", "bytes"] = "none"
     for entry in entries:
@@ -338,11 +375,12 @@ def _head(entries: Sequence[Header | Run], max_events: int, max_bytes: int, *, e
         texts += run[:fit]
         uuids.append(entry.uuids[: 16 * fit])
         lanes += [entry.lane] * fit
+        accepted_ms += [entry.accepted_ms] * fit
         if more != "none":
             break
     if first_header is None or (more == "none" and not ended):
         return None
-    return Head(first_header.header, lanes, b"".join(uuids), texts, more)
+    return Head(first_header.header, lanes, accepted_ms, b"".join(uuids), texts, more)
 
 
 def _fates(settlement: Settlement) -> bytes:

@@ -22,6 +22,7 @@ from proxy.buffer.redis.deliveries import Deliveries
 from proxy.buffer.redis.erasure import Erasure
 from proxy.buffer.redis.figures import read_figures
 from proxy.buffer.redis.link import Link
+from proxy.buffer.redis.pauses import Pauses
 from proxy.buffer.redis.roster import Roster
 from proxy.buffer.redis.scripts import load
 from proxy.buffer.redis.store import RedisClock, Store
@@ -69,8 +70,9 @@ class RedisBuffer(Buffer):
         self._store = store
         self._roster = Roster(store)
         self._appends = Appends(store, self._roster)
-        self._letters = DeadLetters(store)
+        self._letters = DeadLetters(store, self._roster)
         self._deliveries = Deliveries(store, self._letters)
+        self._pauses = Pauses(store)
         self._erasure = Erasure(store, self._letters)
         self._wakers: list[Callable[[PublicKey, float], None]] = []
         self._failed: asyncio.Future[BufferBroken] = asyncio.get_running_loop().create_future()
@@ -115,8 +117,8 @@ class RedisBuffer(Buffer):
             self._wake(key, due_s)
         return appended
 
-    async def claim(self, key: PublicKey, token: bytes) -> Lease | Idle:
-        claimed = await self._deliveries.claim(key, token)
+    async def claim(self, key: PublicKey, token: bytes, *, early: bool = False) -> Lease | Idle:
+        claimed = await self._deliveries.claim(key, token, early=early)
         if isinstance(claimed, Idle):
             with suppress(BufferUnavailable):  # a hint only
                 await self._roster.correct(key, None if claimed.empty else claimed.wait_s)
@@ -139,6 +141,26 @@ class RedisBuffer(Buffer):
             waker(key, in_s)
 
     # -- what the operator asks for --------------------------------------------------------------------
+
+    async def pause(self, key: PublicKey) -> bool:
+        return await self._pauses.pause(key)
+
+    async def resume(self, key: PublicKey) -> bool:
+        is_known = await self._pauses.resume(key)
+        if is_known:
+            await self._call(key)
+        return is_known
+
+    async def retry(self, key: PublicKey) -> int | None:
+        waited = await self._pauses.retry(key)
+        if waited is not None:
+            await self._call(key)
+        return waited
+
+    async def _call(self, key: PublicKey) -> None:
+        """Wake those who deliver a key, in this process and in the others."""
+        self._wake(key, 0.0)
+        await self._roster.hint(key, 0.0)
 
     async def dead_letters(
         self, which: Which = ALL_LETTERS, *, before_id: int | None = None, limit: int = 100

@@ -46,7 +46,7 @@ _STAMP = Struct(">cQQ")
 _FIXED = Struct(">16sHB8s")
 _LETTER = Struct(">QI")
 _SETTLED = Struct(">Q")
-_RECORD = Struct(">IHBBB")
+_RECORD = Struct(">IHHBBBB")
 _COMPRESSED, _PLACED = 1, 2
 
 
@@ -161,16 +161,20 @@ class QueueRecord(NamedTuple):
 
     held: int
     attempts: int
+    expired: int
     max_events: int
-    backs_off: int
     unsettled: int
+    backs_off: int
     token: bytes
+    trouble: bytes
 
 
 def read_record(value: bytes) -> QueueRecord:
     """A stored record of a queue."""
-    held, attempts, max_events, backs_off, unsettled = _RECORD.unpack_from(value)
-    return QueueRecord(held, attempts, max_events, backs_off, unsettled, value[_RECORD.size :])
+    held, attempts, expired, max_events, unsettled, backs_off, token_bytes = _RECORD.unpack_from(value)
+    at = _RECORD.size + token_bytes
+    token, trouble = value[_RECORD.size : at], value[at:]
+    return QueueRecord(held, attempts, expired, max_events, unsettled, backs_off, token, trouble)
 
 
 # -- dead letters and batches --------------------------------------------------------------------------
@@ -187,10 +191,11 @@ class Letter(NamedTuple):
     reason: str
     message: str
     attempts: int
+    first_tried_ms: int
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_letter = msgspec.msgpack.Decoder(tuple[int, bytes, bytes, bytes, bytes, str, str, int]).decode
+_decode_letter = msgspec.msgpack.Decoder(tuple[int, bytes, bytes, bytes, bytes, str, str, int, int]).decode
 _decode_batch = msgspec.msgpack.Decoder(tuple[str, bytes, bytes]).decode
 
 
@@ -218,6 +223,7 @@ def read_letter(id_: int, key: PublicKey, value: bytes) -> tuple[DeadLetter, int
         Dead(letter.reason),
         letter.message,
         letter.attempts,
+        letter.first_tried_ms,
         died_ms,
     )
     return dead, letter.number

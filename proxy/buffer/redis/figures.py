@@ -4,17 +4,19 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+import msgspec
+
 from proxy import gate
 from proxy.buffer.contract import BufferUnavailable
 from proxy.buffer.redis.entries import Run, read_entry
 from proxy.buffer.redis.keys import names
-from proxy.buffer.redis.lists import queues_of
+from proxy.buffer.redis.lists import damaged_gate, queues_of
 from proxy.buffer.redis.scripts import load
 from proxy.buffer.redis.store import Store
 from proxy.buffer.values import KeyFigures
 from proxy.gate import Gate
 from proxy.lanes import QueueId
-from proxy.ledger import Books, Pause
+from proxy.ledger import Books
 from proxy.wire.limits import PublicKey
 
 RECOUNT, BALANCE, NOTE_DIFFERENCES = map(load, ("recount", "balance", "note_differences"))
@@ -56,7 +58,7 @@ async def _figures_of(
             for of in of_keys
             for command in (
                 ("HGETALL", of.books),
-                ("HGETALL", of.gate),
+                ("GET", of.gate),
                 ("ZCARD", of.due),
                 ("ZRANGE", of.heads, 0, 0),
             )
@@ -67,7 +69,9 @@ async def _figures_of(
     beginnings = await link.ask_each([("LRANGE", of.list(QueueId(queue)), 0, 1) for of, queue in holding])
     oldest_ms = {of.key: _accepted_ms(entries) for (of, _), entries in zip(holding, beginnings, strict=True)}
     return {
-        key: _figures(store, _fields(books), _fields(state), queues, oldest_ms.get(key), recounted.get(key))
+        key: _figures(
+            store, _fields(books), _gate(store, state), queues, oldest_ms.get(key), recounted.get(key)
+        )
         for key, (books, state, queues, _) in zip(keys, found, strict=True)
         if books
     }
@@ -76,7 +80,7 @@ async def _figures_of(
 def _figures(
     store: Store,
     books: Mapping[str, str],
-    state: Mapping[str, str],
+    its_gate: Gate,
     queues: int,
     oldest_held_ms: int | None,
     recounted: "_Differences | None",
@@ -88,8 +92,6 @@ def _figures(
         int(books.get("held_difference", 0)),
         int(books.get("dead_difference", 0)),
     )
-    limit_per_s = store.terms.limit_per_s
-    opened = gate.with_limit(_gate(state) or gate.opened(limit_per_s), limit_per_s)
     return KeyFigures(
         Books(
             accepted,
@@ -102,23 +104,21 @@ def _figures(
         queues,
         int(books.get("stored_bytes", 0)),
         oldest_held_ms if queues else None,
-        opened.rate_per_s,
-        opened.pause_reason if gate.paused_ms(opened, store.now_ms()) else None,
+        gate.view(its_gate, store.now_ms()),
         books.get("succeeded") == "1",
         int(books.get("ambiguous", 0)),
     )
 
 
-def _gate(state: Mapping[str, str]) -> Gate | None:
-    if not state:
-        return None
-    return Gate(
-        float(state["limit"]),
-        float(state["rate"]),
-        float(state["tat"]),
-        int(state["pause_until"]),
-        Pause(state["pause_reason"]) if state["pause_reason"] else None,
-    )
+def _gate(store: Store, text: bytes | None) -> Gate:
+    """A key's gate as it is stored, a new one where it never sent anything. Raises BufferUnavailable."""
+    limit_per_s, share = store.terms.limit_per_s, store.terms.rate_share
+    if text is None:
+        return gate.opened(limit_per_s, share)
+    try:
+        return gate.load(text, limit_per_s, share)
+    except msgspec.MsgspecError as error:
+        raise damaged_gate(str(error).encode()) from error
 
 
 def _accepted_ms(entries: Sequence[bytes]) -> int | None:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from proxy.buffer.redis.keeping import Durability
+from proxy.buffer.redis.link import Durability
 from proxy.buffer.values import Terms
 from proxy.ledger import Unsafe
 from proxy.settings.redis_url import Target

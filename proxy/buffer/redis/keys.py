@@ -46,7 +46,7 @@ class KeyNames:
     heads: bytes = field(init=False)
     """ZSET: queue that holds events → number of its first event among the key's accepted."""
     gate: bytes = field(init=False)
-    """HASH: limit, rate, tat, pause_until, pause_reason: as `gate.Gate`."""
+    """STRING: the gate (`gate.dump`), which Lua reads and writes, too; none before a first claim or pause."""
     batches: bytes = field(init=False)
     """LIST: what became of ordinary batches, newest first."""
     ambiguous: bytes = field(init=False)

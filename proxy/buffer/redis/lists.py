@@ -96,6 +96,12 @@ def texts_of(run: Run) -> list[bytes]:
         raise damaged(error) from error
 
 
+def damaged_gate(why: bytes) -> BufferUnavailable:
+    """What to say where a key's gate is none."""
+    said = why.decode("utf-8", "replace")
+    return damaged(Damaged(f"the gate of a public key is not as it was written ({said})"))
+
+
 def damaged(error: Exception) -> BufferUnavailable:
     """What to say of something stored that nobody of ours wrote."""
     return BufferUnavailable(f"{error}: somebody else writes to this Redis, or it is damaged")

@@ -7,6 +7,7 @@ due is a hint only: whoever follows it for nothing corrects it, and all keys are
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 from proxy.buffer.contract import BufferUnavailable
 from proxy.buffer.redis.facts import Fact
@@ -88,6 +89,15 @@ class Roster:
             return
         right = "" if due_in_s is None else self._store.now_ms() + int(due_in_s * 1000)
         await self._store.link.run(HINT, (ACTIVE,), (key, due_ms, right))
+
+    async def hint(self, key: PublicKey, due_in_s: float) -> None:
+        """Have every process look at a key when it is due, or within a second of it.
+
+        It replaces what was said before: who follows that just now finds it changed, and corrects nothing.
+        """
+        with suppress(BufferUnavailable):  # a sweep does without it
+            due_ms = self._store.now_ms() + int(due_in_s * 1000)
+            await self._store.link.ask("ZADD", ACTIVE, due_ms, key)
 
     async def holding(self) -> Sequence[PublicKey]:
         """The keys that hold events, by a look at every one."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from proxy.buffer.contract import BufferFull
 from proxy.buffer.redis import keys as names
 from proxy.buffer.redis.facts import Fact, Facts
-from proxy.buffer.redis.link import Link
+from proxy.buffer.redis.link import Argument, Link
 from proxy.buffer.redis.scripts import load
 from proxy.buffer.values import Terms
 from proxy.wire.limits import PublicKey
@@ -57,6 +57,10 @@ class Store:
     def now_ms(self) -> int:
         """About the time on the store's clock: for looks, never for what a script decides."""
         return self.clock.now_ms()
+
+    def of_gates(self) -> tuple[Argument, Argument]:
+        """The scripts' limit per second and share of it: what the settings say of each gate."""
+        return repr(float(self.terms.limit_per_s)), repr(float(self.terms.rate_share))
 
     def check_room(self) -> None:
         """Return if something may be added. Raises BufferFull."""

@@ -18,16 +18,14 @@ import structlog
 
 from proxy.buffer.contract import BufferBroken, BufferUnavailable
 from proxy.buffer.redis.findings import NEAR_FULL, Demands, Finding, full, shown, used_part
-from proxy.buffer.redis.keeping import Durability
 from proxy.buffer.redis.keys import LAYOUT
-from proxy.buffer.redis.link import Link, OutOfMemory
-from proxy.buffer.redis.server import Ask
+from proxy.buffer.redis.link import Ask, Durability, Link, OutOfMemory
 from proxy.buffer.values import Terms
 from proxy.ledger import Unsafe
 from proxy.settings.redis_url import Target
 
-LAYOUT_VERSION = 1
-"""Of what is stored, and how. A process that finds a greater one touches nothing."""
+LAYOUT_VERSION = 2
+"""Of what is stored, and how. A process that finds another one touches nothing."""
 
 _LOOK_S = 10.0
 """Between two looks: what an operator changes shows within a quarter of a minute."""
@@ -125,6 +123,12 @@ class Survey:
             raise BufferBroken(
                 f"what Redis at {self._target} holds was written by a newer version (layout {int(version)};"
                 f" this one knows {LAYOUT_VERSION}): start that version again, or use another Redis"
+            )
+        if int(version) < LAYOUT_VERSION:
+            raise BufferBroken(
+                f"what Redis at {self._target} holds was written before the first release (layout"
+                f" {int(version)}; this version knows {LAYOUT_VERSION}): let the one that wrote it deliver"
+                " it, then delete its keys (outlit:*); or use another Redis, or another database of this one"
             )
         before, self._store_id = self._store_id, store_id
         if before not in {None, store_id}:

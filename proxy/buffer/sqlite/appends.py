@@ -70,7 +70,7 @@ class Appends:
         if terms.quota is not None and (row is None or not row.succeeded):
             self._admit_unconfirmed(row, portions, terms.quota)
         if row is None:
-            fresh = gate.dump(gate.opened(terms.limit_per_s))
+            fresh = gate.dump(gate.opened(terms.limit_per_s, terms.rate_share))
             self._store.execute("INSERT INTO key (public_key, gate) VALUES (?, ?)", (key, fresh))
             row = self._store.key(key)
             assert row is not None  # noqa: S101  # it was just inserted

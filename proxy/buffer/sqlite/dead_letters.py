@@ -51,11 +51,13 @@ class DeadLetters:
     ) -> None:
         """Write down events of a run, whose lane has this `header`: why, and their positions in it."""
         texts, places = run.texts(), run.first_places()
+        trouble = lease.outlook.trouble
+        first_tried_ms = lease.claimed_ms if trouble is None else trouble.since_ms
         bytes_ = 0
         for death, at in deaths:
             self._store.execute(
                 "INSERT INTO dead_letter (key_id, queue, header, uuid, text, reason, message, attempts,"
-                " died_ms, run_id, place) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " first_tried_ms, died_ms, run_id, place) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     key_id,
                     lease.queue,
@@ -65,6 +67,7 @@ class DeadLetters:
                     death.reason,
                     death.message,
                     lease.attempts + 1,
+                    first_tried_ms,
                     now_ms,
                     run.id,
                     places[at],
@@ -178,13 +181,15 @@ def list_letters(
     where, values = _condition(which)
     rows = execute(
         "SELECT d.id, k.public_key, d.queue, d.header, d.uuid, d.text, d.reason, d.message, d.attempts,"
-        f" d.died_ms FROM dead_letter d JOIN key k ON k.id = d.key_id WHERE {where}"
+        f" d.first_tried_ms, d.died_ms FROM dead_letter d JOIN key k ON k.id = d.key_id WHERE {where}"
         " AND (? IS NULL OR d.id < ?) ORDER BY d.id DESC LIMIT ?",
         (*values, before_id, before_id, min(limit, MAX_LETTERS)),
     )
     return [
-        DeadLetter(id_, PublicKey(name), QueueId(queue), header, uuid, text, Dead(reason), message, tries, at)
-        for id_, name, queue, header, uuid, text, reason, message, tries, at in rows
+        DeadLetter(
+            id_, PublicKey(name), QueueId(queue), header, uuid, text, Dead(reason), message, *tries_and_times
+        )
+        for id_, name, queue, header, uuid, text, reason, message, *tries_and_times in rows
     ]
 
 

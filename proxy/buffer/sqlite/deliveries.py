@@ -1,18 +1,21 @@
 """Claim, read and settle: what a flusher does with a queue."""
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from proxy import gate
 from proxy.buffer.contract import (
     FULL_BATCH,
+    LOOKED_THROUGH,
     MAX_IDLE_S,
     MAX_WAIT_S,
+    STALLED_WAIT_S,
 )
 from proxy.buffer.packing import fitting, unpack
 from proxy.buffer.sqlite.dead_letters import DeadLetters
 from proxy.buffer.sqlite.records import Records
 from proxy.buffer.sqlite.runs import Run, Runs, read_runs
-from proxy.buffer.sqlite.store import Store
+from proxy.buffer.sqlite.store import Key, Store
+from proxy.buffer.sqlite.tries import ASSIGNED, COLUMNS, Tries
 from proxy.buffer.values import (
     Head,
     Idle,
@@ -25,6 +28,36 @@ from proxy.lanes import LaneId, QueueId
 from proxy.wire.limits import PublicKey
 
 _MAX_WAIT_MS = int(MAX_WAIT_S * 1000)
+_STALLED_WAIT_MS = int(STALLED_WAIT_S * 1000)
+
+# The index is named: the other one, on (key_id, name), has the queues that are empty, too.
+_OTHERS = (
+    "EXISTS (SELECT 1 FROM queue other INDEXED BY queue_due"
+    " WHERE other.key_id = ?1 AND other.held > 0 AND other.id != queue.id)"
+)
+_BY_DUE = "FROM queue INDEXED BY queue_due WHERE key_id = ?1 AND held > 0"
+_QUEUE = f"SELECT id, name, due_ms, token IS NOT NULL, {_OTHERS}, {COLUMNS}"
+_FIRST = f"{_QUEUE} {_BY_DUE} ORDER BY due_ms LIMIT 1"
+_LOOKED_THROUGH = (
+    f"{_QUEUE} FROM (SELECT * {_BY_DUE} ORDER BY due_ms LIMIT {LOOKED_THROUGH}) queue"
+    " WHERE {} ORDER BY {}due_ms LIMIT 1"
+)
+_DUE, _LINGERING = "due_ms <= ?2", "due_ms > ?2 AND token IS NULL AND NOT backing_off"
+_UNTROUBLED_FIRST = "trouble != x'' OR attempts > 0, "
+_FIRST_UNTROUBLED = _LOOKED_THROUGH.format(_DUE, _UNTROUBLED_FIRST)
+_FIRST_LINGERING = _LOOKED_THROUGH.format(_LINGERING, "")
+_FIRST_UNTROUBLED_LINGERING = _LOOKED_THROUGH.format(_LINGERING, _UNTROUBLED_FIRST)
+
+
+class _Queue(NamedTuple):
+    """A queue that may be claimed. `leased`, where it is due: its lease ended by itself."""
+
+    id: int
+    name: bytes
+    due_ms: int
+    leased: bool
+    others: bool
+    tries: Tries
 
 
 class Deliveries:
@@ -38,33 +71,63 @@ class Deliveries:
         self._linger_ms = int(store.terms.linger_s * 1000)
         self._lease_ms = int(store.terms.lease_s * 1000)
 
-    def claim(self, key: PublicKey, token: bytes) -> Lease | Idle:
+    def claim(self, key: PublicKey, token: bytes, *, early: bool) -> Lease | Idle:
         now_ms = self._store.now_ms()
         row = self._store.key(key)
-        if row is None or (first := self._first_due(row.id)) is None:
+        if row is None or (first := self._find(_FIRST, row.id)) is None:
             return Idle(MAX_IDLE_S, empty=True)
-        queue_id, name, due_ms, expired, unsettled, attempts, max_events = first
-        if due_ms > now_ms:
-            return Idle(min(MAX_IDLE_S, (due_ms - now_ms) / 1000))
-        after = gate.claim(self._store.gate(row.id), now_ms)
-        if isinstance(after, int):
-            return Idle(min(MAX_IDLE_S, after / 1000))
-        # A lease that ended by itself was a try that failed.
-        attempts += expired
-        unsettled |= expired
+        queue = self._choose(row, first, now_ms, early=early)
+        if queue is None:
+            return Idle(min(MAX_IDLE_S, (first.due_ms - now_ms) / 1000))
+        if queue.leased and queue.tries.stalls():
+            self._put_off(queue, now_ms)
+            return Idle(0.0, stalled=True)
+        opened = self._store.gate(row)
+        if wait_ms := gate.claim(opened, now_ms, self._lease_ms):
+            return Idle(min(MAX_IDLE_S, wait_ms / 1000))
+        self._store.gate_changed(row)
+        tries = queue.tries.after_expiry() if queue.leased else queue.tries
         self._store.execute(
-            "UPDATE queue SET token = ?, due_ms = ?, unsettled = ?, attempts = ? WHERE id = ?",
-            (token, now_ms + self._lease_ms, unsettled, attempts, queue_id),
+            f"UPDATE queue SET token = ?, due_ms = ?, backing_off = 0, {ASSIGNED} WHERE id = ?",
+            (token, now_ms + self._lease_ms, *tries, queue.id),
         )
-        self._store.execute("UPDATE key SET gate = ? WHERE id = ?", (gate.dump(after), row.id))
-        return Lease(key, QueueId(name), token, attempts, max_events, bool(unsettled))
+        return Lease(
+            key,
+            QueueId(queue.name),
+            token,
+            now_ms,
+            tries.attempts,
+            tries.expired,
+            tries.unsettled,
+            tries.outlook(),
+            gate.evidence(opened, queue.name),
+            row.succeeded,
+            queue.others,
+        )
 
-    def _first_due(self, key_id: int) -> Any:
-        return self._store.execute(
-            "SELECT id, name, due_ms, token IS NOT NULL, unsettled, attempts, max_events FROM queue"
-            " WHERE key_id = ? AND held > 0 ORDER BY due_ms LIMIT 1",
-            (key_id,),
-        ).fetchone()
+    def _choose(self, row: Key, first: _Queue, now_ms: int, *, early: bool) -> _Queue | None:
+        """The queue that a claim may take now, where `first` becomes due before all others."""
+        is_due = first.due_ms <= now_ms
+        if not is_due and not early:
+            return None
+        if gate.wants_untroubled(self._store.gate(row)):
+            sql = _FIRST_UNTROUBLED if is_due else _FIRST_UNTROUBLED_LINGERING
+            return self._find(sql, row.id, now_ms)
+        return first if is_due else self._find(_FIRST_LINGERING, row.id, now_ms)
+
+    def _find(self, sql: str, *values: int) -> _Queue | None:
+        found = self._store.execute(sql, values).fetchone()
+        if found is None:
+            return None
+        id_, name, due_ms, leased, others, *columns = found
+        return _Queue(id_, name, due_ms, bool(leased), bool(others), Tries(*columns))
+
+    def _put_off(self, queue: _Queue, now_ms: int) -> None:
+        """End a lease that ended by itself, as all before it did, with one event too."""
+        self._store.execute(
+            f"UPDATE queue SET token = NULL, due_ms = ?, backing_off = 1, {ASSIGNED} WHERE id = ?",
+            (now_ms + _STALLED_WAIT_MS, *queue.tries.after_expiry(), queue.id),
+        )
 
     def read(self, lease: Lease, max_events: int, max_bytes: int) -> Head | Spent:
         found = self._leased(lease)
@@ -74,10 +137,12 @@ class Deliveries:
         uuids: list[bytes] = []
         texts: list[bytes] = []
         lanes: list[LaneId] = []
+        accepted_ms: list[int] = []
         used_bytes = 0
         more: Literal["none", "lane", "events", "bytes"] = "none"
-        for lane, run_uuids, *columns in self._store.execute(
-            "SELECT lane, uuids, lengths, packed, body, checksum FROM run WHERE queue_id = ? ORDER BY id",
+        for lane, run_accepted_ms, run_uuids, *columns in self._store.execute(
+            "SELECT lane, accepted_ms, uuids, lengths, packed, body, checksum FROM run"
+            " WHERE queue_id = ? ORDER BY id",
             (queue_id,),
         ):
             if lanes and lane != lanes[0]:
@@ -89,35 +154,28 @@ class Deliveries:
             texts += run[:fit]
             uuids.append(run_uuids[: 16 * fit])
             lanes += [LaneId(lane)] * fit
+            accepted_ms += [run_accepted_ms] * fit
             if more != "none":
                 break
-        return Head(self._store.header(queue_id, lanes[0]), lanes, b"".join(uuids), texts, more)
+        header = self._store.header(queue_id, lanes[0])
+        return Head(header, lanes, accepted_ms, b"".join(uuids), texts, more)
 
     def settle(self, lease: Lease, settlement: Settlement) -> Settled | Spent:
         found = self._leased(lease)
         key = self._store.key(lease.key)
         if found is None or key is None:
             return Spent()
-        queue_id, held = found
+        queue_id, held, *columns = found
         now_ms = self._store.now_ms()
         freed_bytes = self._take(queue_id, key.id, lease, settlement, now_ms)
         dropped = self._letters.bound()
         left = held - settlement.taken + len(settlement.again)
-        due_ms = self._end_lease(queue_id, left, settlement, now_ms)
-        delivered, dead = settlement.delivered, len(settlement.dead)
-        self._store.execute(
-            "UPDATE key SET delivered = delivered + ?, dead = dead + ?, succeeded = succeeded OR ?, gate = ?"
-            " WHERE id = ?",
-            (
-                delivered,
-                dead,
-                delivered > 0,
-                gate.dump(gate.settle(self._store.gate(key.id), settlement.feedback, now_ms)),
-                key.id,
-            ),
-        )
+        tries = Tries(*columns).after_settlement(settlement, left)
+        due_ms = self._end_lease(queue_id, left, tries, settlement.wait_s, now_ms)
+        gate.settle(self._store.gate(key), settlement.feedback, lease.queue, lease.claimed_ms, now_ms)
+        self._store.gate_changed(key)
+        self._store.delivered(key, settlement.delivered, len(settlement.dead))
         self._store.stored(key, -freed_bytes)
-        key.succeeded = key.succeeded or delivered > 0
         return Settled(left, max(0, due_ms - now_ms) / 1000 if left else None, dropped)
 
     def _take(self, queue_id: int, key_id: int, lease: Lease, settlement: Settlement, now_ms: int) -> int:
@@ -150,12 +208,12 @@ class Deliveries:
                 break
         return runs
 
-    def _end_lease(self, queue_id: int, left: int, settlement: Settlement, now_ms: int) -> int:
+    def _end_lease(self, queue_id: int, left: int, tries: Tries, wait_s: float | None, now_ms: int) -> int:
         """Returns when the queue is due again; nothing of that counts where nothing is left."""
         due_ms = 0
         backs_off = False
-        if left and settlement.wait_s is not None:
-            due_ms, backs_off = now_ms + min(int(settlement.wait_s * 1000), _MAX_WAIT_MS), True
+        if left and wait_s is not None:
+            due_ms, backs_off = now_ms + min(int(wait_s * 1000), _MAX_WAIT_MS), True
         elif left >= FULL_BATCH:
             due_ms = now_ms
         elif left:
@@ -163,20 +221,18 @@ class Deliveries:
                 "SELECT accepted_ms FROM run WHERE queue_id = ? ORDER BY id LIMIT 1", queue_id
             )
             due_ms = min(accepted_ms, now_ms) + self._linger_ms  # the clock may have jumped back since
-        progressed = len(settlement.again) < settlement.taken
         self._store.execute(
-            "UPDATE queue SET token = NULL, held = ?, due_ms = ?, backing_off = ?,"
-            " unsettled = unsettled AND ?, attempts = CASE WHEN ? THEN 0 ELSE attempts + ? END WHERE id = ?",
-            (left, due_ms, backs_off, not settlement.taken, progressed, settlement.failed, queue_id),
+            f"UPDATE queue SET token = NULL, held = ?, due_ms = ?, backing_off = ?, {ASSIGNED} WHERE id = ?",
+            (left, due_ms, backs_off, *tries, queue_id),
         )
         return due_ms
 
     def _leased(self, lease: Lease) -> Any:
-        """Id of the queue that `lease` still holds, and how many events that holds."""
+        """Id of the queue that `lease` still holds, how many events that holds, and its `Tries`."""
         row = self._store.key(lease.key)
         if row is None:
             return None
         return self._store.execute(
-            "SELECT id, held FROM queue WHERE key_id = ? AND name = ? AND token = ?",
+            f"SELECT id, held, {COLUMNS} FROM queue WHERE key_id = ? AND name = ? AND token = ?",
             (row.id, lease.queue, lease.token),
         ).fetchone()

@@ -37,6 +37,7 @@ from proxy.buffer.sqlite.files import (
     watch_over,
 )
 from proxy.buffer.sqlite.lock import Lock
+from proxy.buffer.sqlite.pauses import RETRIED_AT_ONCE, Pauses
 from proxy.buffer.sqlite.queues import Queues
 from proxy.buffer.sqlite.records import Records, ambiguous_batches
 from proxy.buffer.sqlite.seen import Seen
@@ -125,8 +126,10 @@ class SqliteBuffer(Buffer):
         appended, _ = await self._writer.run(lambda: self._verbs.appends.append(key, portions), then=wake)
         return appended
 
-    async def claim(self, key: PublicKey, token: bytes) -> Lease | Idle:
-        return await self._writer.run(lambda: self._verbs.deliveries.claim(key, token), drains=True)
+    async def claim(self, key: PublicKey, token: bytes, *, early: bool = False) -> Lease | Idle:
+        return await self._writer.run(
+            lambda: self._verbs.deliveries.claim(key, token, early=early), drains=True
+        )
 
     async def read(self, lease: Lease, max_events: int, max_bytes: int) -> Head | Spent:
         return await self._writer.run(lambda: self._verbs.deliveries.read(lease, max_events, max_bytes))
@@ -145,6 +148,30 @@ class SqliteBuffer(Buffer):
             waker(key, in_s)
 
     # -- what the operator asks for --------------------------------------------------------------------
+
+    async def pause(self, key: PublicKey) -> bool:
+        return await self._writer.run(lambda: self._verbs.pauses.pause(key), drains=True)
+
+    async def resume(self, key: PublicKey) -> bool:
+        def wake(is_known: bool) -> None:  # noqa: FBT001  # the writer's call
+            if is_known:
+                self._wake(key, 0.0)
+
+        return await self._writer.run(lambda: self._verbs.pauses.resume(key), then=wake, drains=True)
+
+    async def retry(self, key: PublicKey) -> int | None:
+        def wake(ended: int | None) -> None:
+            if ended is not None:
+                self._wake(key, 0.0)
+
+        total: int | None = None
+        while True:
+            ended = await self._writer.run(lambda: self._verbs.pauses.retry(key), then=wake, drains=True)
+            if ended is None:
+                return total
+            total = (total or 0) + ended
+            if ended < RETRIED_AT_ONCE:
+                return total
 
     async def dead_letters(
         self, which: Which = ALL_LETTERS, *, before_id: int | None = None, limit: int = 100
@@ -198,8 +225,8 @@ class SqliteBuffer(Buffer):
         return await self._look(lambda reader: ambiguous_batches(reader.execute, key, limit))
 
     async def figures(self, *, recount: bool = False) -> Mapping[PublicKey, KeyFigures]:
-        now_ms, known = self._clock.now_ms(), self._differences
-        figures = await self._look(lambda reader: read_figures(reader, now_ms, known, recount=recount))
+        terms, now_ms, known = self._verbs.store.terms, self._clock.now_ms(), self._differences
+        figures = await self._look(lambda reader: read_figures(reader, terms, now_ms, known, recount=recount))
         if recount:
             self._differences = {name: of.books.difference for name, of in figures.items()}
         return figures
@@ -250,6 +277,7 @@ class _Verbs:
         self._seen = Seen(self.store)
         self.letters = DeadLetters(self.store, self._queues)
         self.appends = Appends(self.store, self._queues, self._seen)
+        self.pauses = Pauses(self.store)
         self.deliveries = Deliveries(self.store, self.letters, Records(self.store))
         self.erasure = Erasure(self.store, self.letters)
 

@@ -11,6 +11,7 @@ import apsw
 from proxy.buffer.sqlite.dead_letters import DeadLetters
 from proxy.buffer.sqlite.runs import Runs, read_runs
 from proxy.buffer.sqlite.store import Store
+from proxy.buffer.sqlite.tries import ASSIGNED, COLUMNS, Tries
 from proxy.buffer.values import Erased
 
 RUNS_AT_ONCE = 200
@@ -33,12 +34,13 @@ class Erasure:
         A lease that ended by itself is taken over, so its late worker settles nothing of what moved.
         """
         row = self._store.execute(
-            "SELECT k.public_key, token, due_ms FROM queue q JOIN key k ON k.id = q.key_id WHERE q.id = ?",
+            f"SELECT k.public_key, token, due_ms, held, {COLUMNS}"
+            " FROM queue q JOIN key k ON k.id = q.key_id WHERE q.id = ?",
             (queue_id,),
         ).fetchone()
         if row is None:
             return Erased()
-        name, token, due_ms = row
+        name, token, due_ms, held, *columns = row
         if token is not None and due_ms > self._store.now_ms():
             return Erased(leased=1)
         key = self._store.key(name)
@@ -50,11 +52,14 @@ class Erasure:
             kept = [at for at, text in enumerate(run.texts()) if not is_theirs(header, text)]
             erased += run.events - len(kept)
             freed_bytes += self._runs.keep(run, kept)
+        left = held - erased
+        tries = Tries(*columns)
+        if token is not None:
+            tries = tries.after_expiry()
         self._store.execute(
-            "UPDATE queue SET held = held - ?1, token = NULL, backing_off = backing_off AND held > ?1,"
-            " unsettled = (unsettled OR token IS NOT NULL) AND held > ?1,"
-            " attempts = (attempts + (token IS NOT NULL)) * (held > ?1) WHERE id = ?2",
-            (erased, queue_id),
+            f"UPDATE queue SET held = ?, token = NULL, backing_off = backing_off AND ?, {ASSIGNED}"
+            " WHERE id = ?",
+            (left, left > 0, *tries.after_erasure(left), queue_id),
         )
         self._store.execute("UPDATE key SET dropped = dropped + ? WHERE id = ?", (erased, key.id))
         self._store.stored(key, -freed_bytes)

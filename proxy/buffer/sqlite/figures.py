@@ -6,7 +6,8 @@ from typing import Any
 import apsw
 
 from proxy import gate
-from proxy.buffer.values import KeyFigures
+from proxy.buffer.sqlite.store import load_gate
+from proxy.buffer.values import KeyFigures, Terms
 from proxy.ledger import Books
 from proxy.wire.limits import PublicKey
 
@@ -15,7 +16,12 @@ _DEAD = "SELECT key_id, count(*) FROM dead_letter GROUP BY key_id"
 
 
 def read_figures(
-    connection: apsw.Connection, now_ms: int, differences: Mapping[PublicKey, int], *, recount: bool
+    connection: apsw.Connection,
+    terms: Terms,
+    now_ms: int,
+    differences: Mapping[PublicKey, int],
+    *,
+    recount: bool,
 ) -> dict[PublicKey, KeyFigures]:
     """The figures of every key, from one snapshot. Without `recount` the difference is the one last found."""
     queues = _by_key(connection, "SELECT key_id, count(*) FROM queue WHERE held > 0 GROUP BY key_id")
@@ -38,17 +44,11 @@ def read_figures(
             queues.get(key_id, 0),
             stored_bytes,
             _oldest_held_ms(connection, key_id) if key_id in queues else None,
-            *_gate_figures(state, now_ms),
+            gate.view(load_gate(state, terms), now_ms),
             bool(succeeded),
             ambiguous,
         )
     return figures
-
-
-def _gate_figures(state: bytes, now_ms: int) -> tuple[float, str | None]:
-    opened = gate.load(state)
-    paused = opened.pause_reason if gate.paused_ms(opened, now_ms) else None
-    return opened.rate_per_s, paused
 
 
 def _oldest_held_ms(connection: apsw.Connection, key_id: int) -> int | None:

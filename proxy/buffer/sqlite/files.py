@@ -11,7 +11,7 @@ from proxy.buffer.packing import Damaged
 from proxy.buffer.sqlite import wal_index
 from proxy.buffer.sqlite.lock import Lock, OpenRefused
 
-LAYOUT = 1
+LAYOUT = 2
 """Version of the stored layout: written at first start, read at every one."""
 
 _APPLICATION_ID = 0x4F55_5450  # "OUTP", so that `file` and a mistaken path can tell
@@ -160,6 +160,11 @@ def _check_layout(connection: apsw.Connection, path: Path) -> None:
         raise OpenRefused(
             f"buffer: {path} has layout {version}, this version knows up to {LAYOUT}; run the newer version,"
             " or drain it there first"
+        )
+    if version < LAYOUT:
+        raise OpenRefused(
+            f"buffer: {path} has layout {version}, which no release wrote; drain it with the version that"
+            f" did, or move it, its -wal file and {path}.lock away to start afresh without what it holds"
         )
 
 

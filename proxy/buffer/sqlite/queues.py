@@ -7,6 +7,7 @@ from proxy.buffer.contract import FULL_BATCH
 from proxy.buffer.packing import RUN_BYTES, cuts, pack
 from proxy.buffer.sqlite.runs import run_bytes
 from proxy.buffer.sqlite.store import LANE_OVERHEAD, Store
+from proxy.buffer.sqlite.tries import UNTRIED
 
 _FORGET_EVERY_MS = 1_000
 _FORGET_AT_ONCE = 400
@@ -57,7 +58,7 @@ class Queues:
         (queue_id,) = self._store.one(
             "INSERT INTO queue (key_id, name, held, due_ms, max_events, touched_ms) VALUES (?, ?, 0, 0, ?, ?)"
             " RETURNING id",
-            (key_id, name, FULL_BATCH, now_ms),
+            (key_id, name, UNTRIED.max_events, now_ms),
         )
         return Tail(queue_id, 0, True)
 

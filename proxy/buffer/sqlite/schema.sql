@@ -1,11 +1,11 @@
--- The stored layout, version 1 (PRAGMA user_version).
+-- The stored layout, version 2 (PRAGMA user_version).
 -- Times are Unix milliseconds of the store's clock.
 
 -- A public key: its gate and its books. accepted = held + delivered + dead + dropped, in every transaction.
 CREATE TABLE key (
     id           INTEGER PRIMARY KEY,
     public_key   TEXT    NOT NULL UNIQUE,
-    gate         BLOB    NOT NULL,
+    gate         BLOB    NOT NULL,             -- MessagePack
     succeeded    INTEGER NOT NULL DEFAULT 0,  -- 1: upstream has taken something of it
     accepted     INTEGER NOT NULL DEFAULT 0,
     delivered    INTEGER NOT NULL DEFAULT 0,
@@ -26,10 +26,12 @@ CREATE TABLE queue (
     held        INTEGER NOT NULL,             -- events in its runs
     due_ms      INTEGER NOT NULL,
     token       BLOB,                         -- of its lease, which ends at due_ms; NULL: not leased
-    unsettled   INTEGER NOT NULL DEFAULT 0,   -- 1: a lease ended by itself, and no batch was settled since
     backing_off INTEGER NOT NULL DEFAULT 0,   -- 1: due_ms is a wait that no append may shorten
     attempts    INTEGER NOT NULL DEFAULT 0,   -- failed tries of the present head
+    expired     INTEGER NOT NULL DEFAULT 0,   -- leases in a row that ended by themselves, none settled since
+    unsettled   INTEGER NOT NULL DEFAULT 0,   -- events of the head that may have arrived with those
     max_events  INTEGER NOT NULL,             -- how many events its next batch may hold
+    trouble     BLOB    NOT NULL DEFAULT x'', -- MessagePack; empty: none
     touched_ms  INTEGER NOT NULL,             -- its last append
     UNIQUE (key_id, name)
 );
@@ -86,18 +88,19 @@ CREATE TABLE probe (
 );
 
 CREATE TABLE dead_letter (
-    id          INTEGER PRIMARY KEY AUTOINCREMENT,
-    key_id      INTEGER NOT NULL,
-    queue       BLOB    NOT NULL,
-    header      BLOB    NOT NULL,
-    uuid        BLOB    NOT NULL,
-    text        BLOB    NOT NULL,
-    reason      TEXT    NOT NULL,
-    message     TEXT    NOT NULL,
-    attempts    INTEGER NOT NULL,
-    died_ms     INTEGER NOT NULL,
-    run_id      INTEGER NOT NULL,             -- with its place: where it stood among the accepted
-    place       INTEGER NOT NULL
+    id             INTEGER PRIMARY KEY AUTOINCREMENT,
+    key_id         INTEGER NOT NULL,
+    queue          BLOB    NOT NULL,
+    header         BLOB    NOT NULL,
+    uuid           BLOB    NOT NULL,
+    text           BLOB    NOT NULL,
+    reason         TEXT    NOT NULL,
+    message        TEXT    NOT NULL,
+    attempts       INTEGER NOT NULL,
+    first_tried_ms INTEGER NOT NULL,
+    died_ms        INTEGER NOT NULL,
+    run_id         INTEGER NOT NULL,          -- with its place: where it stood among the accepted
+    place          INTEGER NOT NULL
 );
 CREATE INDEX dead_letter_order ON dead_letter (run_id, place);
 CREATE INDEX dead_letter_of_key ON dead_letter (key_id);

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import apsw
+import msgspec
 
 from proxy import gate
 from proxy.buffer.contract import (
     MAX_WAIT_S,
     BufferFull,
 )
+from proxy.buffer.packing import Damaged
 from proxy.buffer.values import Terms
 from proxy.clock import StoreClock
+from proxy.gate import Gate
 from proxy.wire.limits import PublicKey
 
 LANE_OVERHEAD = 60
@@ -30,12 +33,19 @@ _PROBE_PAGES = 16
 
 @dataclass(slots=True)
 class Key:
-    """What is remembered of a key's row; `accepted` and `added_bytes` are still to be written."""
+    """What is remembered of a key's row, and what is still to be written to it with the commit.
+
+    `gate` is read when it is first asked for. Of the books: what the transaction adds.
+    """
 
     id: int
     succeeded: bool
     stored_bytes: int
+    gate: Gate | None = None
+    gate_changed: bool = False
     accepted: int = 0
+    delivered: int = 0
+    dead: int = 0
     added_bytes: int = 0
 
 
@@ -53,24 +63,33 @@ class Store:
         self._latest_ms = 0
         self.stored_bytes = 0
         self._keys: dict[PublicKey, Key] = {}
-        self._grown: dict[int, Key] = {}  # whose books have lines that are to be written before the commit
+        self._changed: dict[int, Key] = {}  # what is to be written before the commit
         self.remember()
 
     def remember(self) -> None:
         """Read again what is kept in memory beside the database."""
         self._keys.clear()
-        self._grown.clear()
+        self._changed.clear()
         self.stored_bytes = self.number("SELECT total(stored_bytes) FROM key")
 
     def flush(self) -> None:
-        """Write what the transaction's appends added to the books: once for all of them."""
-        for key in self._grown.values():
+        """Write what the transaction's verbs changed of each key: once for all of them."""
+        for key in self._changed.values():
             self.execute(
-                "UPDATE key SET accepted = accepted + ?, stored_bytes = stored_bytes + ? WHERE id = ?",
-                (key.accepted, key.added_bytes, key.id),
+                "UPDATE key SET accepted = accepted + ?, delivered = delivered + ?, dead = dead + ?,"
+                " stored_bytes = stored_bytes + ?, gate = ifnull(?, gate) WHERE id = ?",
+                (
+                    key.accepted,
+                    key.delivered,
+                    key.dead,
+                    key.added_bytes,
+                    gate.dump(self.gate(key)) if key.gate_changed else None,
+                    key.id,
+                ),
             )
-            key.accepted = key.added_bytes = 0
-        self._grown.clear()
+            key.accepted = key.delivered = key.dead = key.added_bytes = 0
+            key.gate_changed = False
+        self._changed.clear()
 
     def now_ms(self) -> int:
         """The time now. Where it jumped back, due times are pulled back after it."""
@@ -116,23 +135,35 @@ class Store:
     def accepted(self, key: Key, events: int, bytes_: int) -> None:
         """Write new events into a key's books, with the commit."""
         key.accepted += events
-        key.added_bytes += bytes_
-        self._count_bytes(key, bytes_)
-        self._grown[key.id] = key
+        self.stored(key, bytes_)
+
+    def delivered(self, key: Key, events: int, dead: int) -> None:
+        """Write into a key's books that upstream has taken so many events, and so many have died."""
+        key.delivered += events
+        key.dead += dead
+        self._changed[key.id] = key
+        if events and not key.succeeded:
+            key.succeeded = True
+            self.execute("UPDATE key SET succeeded = 1 WHERE id = ?", (key.id,))
 
     def stored(self, key: Key, bytes_: int) -> None:
         """Count bytes that a key's held events take more, or less."""
-        self._count_bytes(key, bytes_)
-        self.execute("UPDATE key SET stored_bytes = stored_bytes + ? WHERE id = ?", (bytes_, key.id))
-
-    def _count_bytes(self, key: Key, bytes_: int) -> None:
         key.stored_bytes += bytes_
+        key.added_bytes += bytes_
         self.stored_bytes += bytes_
+        self._changed[key.id] = key
 
-    def gate(self, key_id: int) -> gate.Gate:
-        """The gate of a key, under the limit that is set now."""
-        (text,) = self.one("SELECT gate FROM key WHERE id = ?", (key_id,))
-        return gate.with_limit(gate.load(text), self.terms.limit_per_s)
+    def gate(self, key: Key) -> Gate:
+        """The gate of a key, under the settings of now. Who changes it says so with `gate_changed`."""
+        if key.gate is None:
+            (text,) = self.one("SELECT gate FROM key WHERE id = ?", (key.id,))
+            key.gate = load_gate(text, self.terms)
+        return key.gate
+
+    def gate_changed(self, key: Key) -> None:
+        """Have a key's gate written with the commit."""
+        key.gate_changed = True
+        self._changed[key.id] = key
 
     # -- lanes -----------------------------------------------------------------------------------------
 
@@ -190,3 +221,11 @@ class Store:
                 " WHERE EXISTS (SELECT 1 FROM queue WHERE key_id = key.id AND held > 0)"
             )
         ]
+
+
+def load_gate(text: bytes, terms: Terms) -> Gate:
+    """A stored gate under these settings. Raises Damaged."""
+    try:
+        return gate.load(text, terms.limit_per_s, terms.rate_share)
+    except msgspec.MsgspecError as error:
+        raise Damaged(f"a key's gate cannot be read: {error}") from error

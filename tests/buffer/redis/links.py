@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from proxy.buffer.redis.connect import open_link
-from proxy.buffer.redis.link import Argument, Link
+from proxy.buffer.redis.link import Argument, Link, open_link
 from proxy.buffer.redis.scripts import Script
 from proxy.settings.redis_url import parse_target
 from tests.redis_servers import Deployment

@@ -10,9 +10,8 @@ import pytest
 
 from proxy.buffer import BufferFault, Quota, QuotaExceeded, Settlement, Terms, Which
 from proxy.buffer.redis import RedisBuffer, figures
-from proxy.buffer.redis.connect import Durability, open_link
 from proxy.buffer.redis.keys import LAYOUT
-from proxy.buffer.redis.link import Link
+from proxy.buffer.redis.link import Durability, Link, open_link
 from proxy.buffer.redis.store import RedisClock
 from proxy.buffer.redis.survey import Survey
 from proxy.ledger import Answered
@@ -113,6 +112,14 @@ async def _work(link: Link) -> None:
     await buffer._exchange()
     await buffer._sweep()
     await buffer.claim(KEY, b"u" * 12)  # and a hint is corrected
+    await _operate(buffer, clock, link)
+
+
+async def _operate(buffer: RedisBuffer, clock: _Clock, link: Link) -> None:
+    await buffer.pause(KEY)
+    await buffer.retry(KEY)
+    await buffer.resume(KEY)
+    await buffer.claim(KEY, b"v" * 12, early=True)
 
     clock.now_ms += 60_000
     letters = await buffer.dead_letters()

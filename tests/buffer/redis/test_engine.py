@@ -21,10 +21,9 @@ from proxy.buffer import (
     Spent,
     Terms,
 )
-from proxy.buffer.redis.connect import open_link
 from proxy.buffer.redis.engine import RedisBuffer
 from proxy.buffer.redis.keys import ACTIVE, KNOWN, names
-from proxy.buffer.redis.link import Argument, Link
+from proxy.buffer.redis.link import Argument, Link, open_link
 from proxy.buffer.redis.scripts import Script
 from proxy.buffer.redis.store import RedisClock
 from proxy.ledger import Answered
@@ -201,7 +200,7 @@ async def test_a_claim_whose_answer_was_lost_is_a_lease_that_ends_by_itself(flee
     assert await buffer.claim(KEY, token()) == Idle(30.0)
     fleet.pass_s(30)
     lease = await leased(buffer)
-    assert (lease.attempts, lease.unsettled) == (1, True)
+    assert (lease.attempts, lease.expired, lease.unsettled) == (1, 1, 100)
 
 
 # -- several processes ---------------------------------------------------------------------------------
@@ -367,6 +366,9 @@ async def test_a_redis_at_its_maxmemory_refuses_appends_and_drains(fleet: Fleet)
             await buffer.append(OTHER_KEY, [portion(events(200, 201))])
         with pytest.raises(BufferUnavailable):
             await buffer.check()
+        assert await buffer.pause(KEY)
+        assert await buffer.resume(KEY)
+        assert await buffer.retry(KEY) == 0
         fleet.pass_s(1)
         for taken in (100, 50):
             lease = await leased(buffer)
@@ -407,9 +409,24 @@ async def test_what_follows_in_the_lane_of_a_batch_keeps_its_header(fleet: Fleet
     assert await head(buffer, await leased(buffer)) == replace(
         read,
         lanes=read.lanes[:2],
+        accepted_ms=[fleet.now_ms - 1_000] * 2,
         uuids=b"".join(each.uuid for each in events(4, 5)),
         texts=texts(events(4, 5)),
     )
+
+
+async def test_a_queue_is_due_by_the_first_of_the_runs_that_a_batch_has_left(fleet: Fleet) -> None:
+    buffer = await fleet.replica()
+    for number in range(3):
+        await buffer.append(KEY, [portion([event(number)])])
+        fleet.pass_s(5)
+    await buffer.append(KEY, [portion([event(3)])])
+    lease = await leased(buffer)
+    await head(buffer, lease, 1)
+    assert await settled(buffer, lease, 1) == Settled(3, due_s=0.0)
+    lease = await leased(buffer)
+    await head(buffer, lease, 2)
+    assert await settled(buffer, lease, 2) == Settled(1, due_s=1.0)
 
 
 async def test_the_engine_leaves_only_keys_of_its_own_prefix(fleet: Fleet) -> None:

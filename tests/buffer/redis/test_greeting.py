@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from proxy.buffer import BufferFault, BufferUnavailable
-from proxy.buffer.redis.connect import Ask, open_link
 from proxy.buffer.redis.keys import LAYOUT
+from proxy.buffer.redis.link import Ask, open_link
 from proxy.settings.redis_url import parse_target
 from tests.buffer.redis.small_scripts import COUNT, ECHO
 from tests.redis_servers import RedisServer, shared

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from proxy.buffer import BufferUnavailable
-from proxy.buffer.redis.connect import Durability, open_link
-from proxy.buffer.redis.link import Link
+from proxy.buffer.redis.link import Durability, Link, open_link
 from proxy.settings.redis_url import parse_target
 from tests.buffer.redis.small_scripts import COUNT, ECHO
 from tests.redis_servers import HOST, REDIS, VALKEY, RedisServer, shared, wait_for

@@ -6,8 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from proxy.buffer import BufferUnavailable
-from proxy.buffer.redis.connect import open_link
-from proxy.buffer.redis.link import Argument, Link
+from proxy.buffer.redis.link import Argument, Link, open_link
 from proxy.settings.redis_url import parse_target
 from tests.buffer.redis.small_scripts import ALL_KINDS, COUNT, ECHO, FAILS, script
 from tests.redis_servers import Deployment, RedisServer, shared

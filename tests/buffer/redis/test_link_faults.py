@@ -13,9 +13,7 @@ from typing import Any
 import pytest
 
 from proxy.buffer import BufferUnavailable
-from proxy.buffer.redis.connect import open_link
-from proxy.buffer.redis.errors import Misconfigured
-from proxy.buffer.redis.link import Link, OutOfMemory
+from proxy.buffer.redis.link import Link, Misconfigured, OutOfMemory, open_link
 from proxy.settings.redis_url import parse_target
 from tests.buffer.redis.relay import relay_to
 from tests.buffer.redis.small_scripts import COUNT, DRAIN, ECHO, FILL

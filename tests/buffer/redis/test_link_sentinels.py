@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from proxy.buffer import BufferUnavailable
-from proxy.buffer.redis.connect import open_link
-from proxy.buffer.redis.link import Link
+from proxy.buffer.redis.link import Link, open_link
 from proxy.settings.redis_url import parse_target
 from tests.buffer.redis.small_scripts import COUNT, ECHO
 from tests.redis_servers import Sentinels

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from proxy.buffer import BufferUnavailable
-from proxy.buffer.redis.connect import open_link
-from proxy.buffer.redis.errors import Misconfigured
+from proxy.buffer.redis.link import Misconfigured, open_link
 from proxy.settings.redis_url import parse_target
 from tests.buffer.redis.small_scripts import COUNT, ECHO
 from tests.redis_servers import Certificates, RedisServer

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from proxy.buffer import Terms
-from proxy.buffer.redis.connect import Durability, open_link
+from proxy.buffer.redis.link import Durability, open_link
 from proxy.buffer.redis.survey import Survey
 from proxy.ledger import Unsafe
 from proxy.settings import Settings

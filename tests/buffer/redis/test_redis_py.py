@@ -18,9 +18,8 @@ from redis.asyncio.connection import (
 from redis.asyncio.sentinel import Sentinel
 
 from proxy.buffer import BufferUnavailable
-from proxy.buffer.redis import wire
-from proxy.buffer.redis.connect import open_link
-from proxy.buffer.redis.entrance import CONNECT_S, entrance_of, entrance_of_sentinels
+from proxy.buffer.redis.link import open_link, wire
+from proxy.buffer.redis.link.entrance import CONNECT_S, entrance_of, entrance_of_sentinels
 from proxy.settings.redis_url import parse_target
 from tests.buffer.redis.small_scripts import COUNT
 from tests.redis_servers import Certificates, RedisServer, Sentinels, shared, wait_for

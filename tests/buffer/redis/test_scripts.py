@@ -7,14 +7,19 @@ from typing import Any
 
 import pytest
 
-from proxy import gate
 from proxy.buffer import Death, Terms, Which
-from proxy.buffer.contract import FULL_BATCH
+from proxy.buffer.contract import (
+    FULL_BATCH,
+    HALVING_EXPIRIES,
+    LOOKED_THROUGH,
+    STALLED_EXPIRIES,
+    STALLED_WAIT_S,
+)
 from proxy.buffer.redis import entries
 from proxy.buffer.redis.engine import RedisBuffer
 from proxy.buffer.redis.keys import names
 from proxy.buffer.redis.link import Argument, Link
-from proxy.buffer.redis.scripts import Script
+from proxy.buffer.redis.scripts import GATE, SHARED, Script, load, used
 from proxy.buffer.redis.store import RedisClock
 from proxy.ledger import Dead
 from tests.buffer.contents import KEY, events, head, leased, letters, portion, settled
@@ -22,7 +27,7 @@ from tests.buffer.redis.links import LinkAround, linked
 from tests.redis_servers import RedisServer
 
 LUA = files("proxy.buffer.redis") / "lua"
-OPERATIONS = sorted(file.name.removesuffix(".lua") for file in LUA.iterdir() if file.name != "shared.lua")
+OPERATIONS = sorted({file.name.removesuffix(".lua") for file in LUA.iterdir()} - {*SHARED, *GATE})
 ENDINGS = {"list": ":q:", "seen": ":seen:", "settled": ":settled:"}
 """Of keys whose names end in a queue or token."""
 
@@ -87,6 +92,8 @@ async def calls(redis_server: RedisServer) -> dict[str, tuple[Sequence[bytes], S
     lease = await leased(buffer)
     await settled(buffer, lease, 1, dead={0: Death(Dead.REFUSED, "no")})
     await buffer.purge(Which(key=KEY))
+    await buffer.pause(KEY)
+    await buffer.retry(KEY)
     redis_server.command("HSET", names(KEY).books, "held_difference", 1)  # as an earlier recount found
     await buffer.figures(recount=True)
     await buffer.erase(lambda _header, _text: True)
@@ -121,8 +128,50 @@ def test_a_script_opens_with_its_flags_and_its_manual(operation: str) -> None:
         assert "allow-oom: " in manual(operation), "why may it write when Redis is full?"
 
 
+DEFINITIONS = """\
+-- What one() says, two() does not.
+
+local FOUR, FIVE = 4, 5
+
+local function one() return FOUR end
+
+-- Never by itself.
+local function two()
+  return one() + three  -- and not five()
+end
+
+local function five() return FIVE end
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("return 1", []),
+        ("return one()", ["FOUR", "one"]),
+        ("return two()", ["FOUR", "one", "two"]),
+        ("return five() + two()", ["FOUR", "one", "two", "five"]),
+        ("return one  -- two", ["FOUR", "one"]),
+    ],
+)
+def test_of_what_is_shared_a_script_gets_what_it_uses(text: str, wanted: list[str]) -> None:
+    found = [re.match(r"local (?:function )?(\w+)", definition) for definition in used(DEFINITIONS, text)]
+    assert [match and match[1] for match in found] == wanted
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+async def test_every_script_compiles_and_defines_nothing_for_nothing(
+    operation: str, redis_server: RedisServer
+) -> None:
+    text = load(operation, gated=True).text.decode()
+    redis_server.command("SCRIPT", "LOAD", text)
+    code = re.sub(r"--.*", "", text)
+    for name in re.findall(r"^local function (\w+)", code, re.MULTILINE):
+        assert len(re.findall(rf"\b{name}\b", code)) > 1, name
+
+
 def test_the_constants_of_the_scripts_are_those_of_the_package() -> None:
-    shared, claim, settle = ((LUA / f"{name}.lua").read_text() for name in ("shared", "claim", "settle"))
+    shared, claim = ((LUA / f"{name}.lua").read_text() for name in ("shared", "claim"))
 
     def number(text: str, name: str) -> float:
         found = re.search(rf"\b{name}\b(?:, \w+)? = ([\d.]+)", text)
@@ -131,6 +180,7 @@ def test_the_constants_of_the_scripts_are_those_of_the_package() -> None:
 
     assert number(shared, "FULL_BATCH") == FULL_BATCH
     assert number(shared, "QUEUE_OVERHEAD") == entries.QUEUE_OVERHEAD
-    assert number(claim, "SHARE_OF_LIMIT") == gate.SHARE_OF_LIMIT
-    assert number(claim, "CATCH_UP_MS") == gate.CATCH_UP_MS
-    assert number(claim, "MAX_PAUSE_MS") == number(settle, "MAX_PAUSE_MS") == gate.MAX_PAUSE_MS
+    assert number(shared, "HALVING_EXPIRIES") == HALVING_EXPIRIES
+    assert number(claim, "LOOKED_THROUGH") == LOOKED_THROUGH
+    assert number(claim, "STALLED_EXPIRIES") == STALLED_EXPIRIES
+    assert number(claim, "STALLED_WAIT_MS") == STALLED_WAIT_S * 1000

@@ -13,10 +13,9 @@ import pytest
 from proxy.buffer import BufferUnavailable, Terms
 from proxy.buffer.contract import BufferBroken
 from proxy.buffer.redis import survey as survey_module
-from proxy.buffer.redis.connect import Durability, open_link
 from proxy.buffer.redis.findings import Demands, Finding, full
 from proxy.buffer.redis.keys import LAYOUT
-from proxy.buffer.redis.link import Link
+from proxy.buffer.redis.link import Durability, Link, open_link
 from proxy.buffer.redis.survey import LAYOUT_VERSION, Survey, Unfit
 from proxy.ledger import Unsafe
 from proxy.settings.redis_url import Target, parse_target
@@ -289,7 +288,7 @@ async def test_valkey_clusters_and_sentinels_are_sound_too(
         survey = _survey(deployment.url, told)
         async with _linked(deployment.url, survey) as link:
             await survey.begin(link)
-            assert (await link.ask("GET", LAYOUT)).startswith(b"1 ")
+            assert (await link.ask("GET", LAYOUT)).startswith(b"%d " % LAYOUT_VERSION)
         assert not told.reasons
 
 
@@ -440,6 +439,8 @@ async def test_a_full_redis_whose_state_is_not_known_any_more_is_left_to_refuse_
 
 # -- the layout marker ---------------------------------------------------------------------------------
 
+NEWER = b"%d 0123456789abcdef" % (LAYOUT_VERSION + 1)
+
 
 async def test_the_first_start_writes_the_marker_and_others_find_it(redis_server: RedisServer):
     first, second = _survey(redis_server.url, told := Told()), _survey(redis_server.url, told)
@@ -454,7 +455,14 @@ async def test_the_first_start_writes_the_marker_and_others_find_it(redis_server
 
 @pytest.mark.parametrize(
     ("marker", "said"),
-    [(b"2 0123456789abcdef", r"newer version \(layout 2; this one knows 1\)"), (b"mine", "something else")],
+    [
+        (NEWER, rf"newer version \(layout {LAYOUT_VERSION + 1}; this one knows {LAYOUT_VERSION}\)"),
+        (
+            b"1 0123456789abcdef",
+            r"before the first release \(layout 1; .*: let the one that wrote it deliver",
+        ),
+        (b"mine", "something else"),
+    ],
 )
 async def test_a_marker_that_is_not_for_this_version_is_refused_and_left_alone(
     redis_server: RedisServer, marker: bytes, said: str
@@ -469,7 +477,7 @@ async def test_a_marker_that_is_not_for_this_version_is_refused_and_left_alone(
 async def test_a_newer_version_that_takes_over_ends_the_watch(redis_server: RedisServer, often: None):
     survey = _survey(redis_server.url, Told())
     async with _linked(redis_server.url, survey) as link, _watched(survey, link) as watching:
-        redis_server.command("SET", LAYOUT, b"2 0123456789abcdef")
+        redis_server.command("SET", LAYOUT, NEWER)
         with pytest.raises(BufferBroken, match="newer version"):
             await watching
 

@@ -1,48 +1,83 @@
 #!lua flags=allow-oom
 -- claim: lease the queue that has been due longest and take the gate's token with it, or say how long to wait.
--- The gate as in gate.py: a property test holds the two equal.
--- Replay: another lease; the first one ends by itself.   Clock: TIME.
+-- Replay: another lease; the first one ends by itself.   Clock: TIME.   Bound: the records of 50 queues.
 -- KEYS  1 books  2 due  3 queues  4 gate  5 superseded
--- ARGV  1 clock  2 token, 12 bytes  3 lease_ms  4 limit per second
--- Answers {"lease", queue, attempts, max_events, unsettled 0 or 1}, {"wait", ms}, {"empty"}, or {"jumped"}: the
--- clock went back, and due times must be pulled back first.   allow-oom: a full Redis must be able to drain.
+-- ARGV  1 clock  2 token  3 lease_ms  4 limit per second  5 this deployment's share of it
+--       6 1: early, what waits only for its linger may go, too
+-- Answers {"lease", queue, now in ms, failed tries, leases in a row that ended by themselves, events that may have
+-- arrived with them, most events, trouble, 1: the key has succeeded, 1: other queues hold events, and the fields of
+-- the gate's evidence}, {"wait", ms}, {"empty"}, {"stalled"}: a queue was put off, {"jumped"}: the clock went
+-- back, and due times must be pulled back first, or {"damaged", why}: what is stored is no gate.
+-- allow-oom: a full Redis must be able to drain.
 
-local SHARE_OF_LIMIT = 0.9    -- gate.SHARE_OF_LIMIT
-local CATCH_UP_MS = 25        -- gate.CATCH_UP_MS
-local MAX_PAUSE_MS = 300000  -- gate.MAX_PAUSE_MS
+local LOOKED_THROUGH = 50        -- contract.LOOKED_THROUGH
+local STALLED_EXPIRIES = 10      -- contract.STALLED_EXPIRIES
+local STALLED_WAIT_MS = 3600000  -- contract.STALLED_WAIT_S
 
-local now_ms, token, lease_ms, limit = moment(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local now_ms, token, lease_ms = moment(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 
-local first = redis.call("ZRANGE", KEYS[2], 0, 0, "WITHSCORES")
+local first = redis.call("ZRANGE", KEYS[2], 0, 1, "WITHSCORES")
 if #first == 0 then return { "empty" } end
-local latest_ms = tonumber(redis.call("HGET", KEYS[1], "latest_ms") or 0)
-if now_ms < latest_ms then return { "jumped" } end
+local has_others = #first > 2
+local books = redis.call("HMGET", KEYS[1], "latest_ms", "succeeded")
+if now_ms < tonumber(books[1] or 0) then return { "jumped" } end
 local queue, due_ms = first[1], tonumber(first[2])
-if due_ms > now_ms then return { "wait", due_ms - now_ms } end
+local is_due = due_ms <= now_ms
+if not is_due and ARGV[6] ~= "1" then return { "wait", due_ms - now_ms } end
 
-local gate = redis.call("HMGET", KEYS[4], "limit", "rate", "tat", "pause_until")
-local rate, tat_ms, pause_until_ms = tonumber(gate[2] or 0), tonumber(gate[3] or 0), tonumber(gate[4] or 0)
-if not gate[1] then
-  rate = SHARE_OF_LIMIT * limit
-elseif tonumber(gate[1]) ~= limit then
-  rate = rate * limit / tonumber(gate[1])
-end
-local pause_ms = pause_until_ms - now_ms
-if pause_ms > 0 and pause_ms <= MAX_PAUSE_MS then return { "wait", pause_ms } end
-local period_ms = 1000 / rate
-if tat_ms > now_ms + period_ms then tat_ms = now_ms end  -- further ahead than any claim puts it: a jump back
-if now_ms < tat_ms then return { "wait", math.ceil(tat_ms - now_ms) } end
-tat_ms = math.max(tat_ms, now_ms - CATCH_UP_MS) + period_ms
-redis.call("HSET", KEYS[4], "limit", ARGV[4], "rate", string.format("%.17g", rate),
-  "tat", string.format("%.17g", tat_ms), "pause_until", 0, "pause_reason", "")
+local is_gate, gate = pcall(gate_load, redis.call("GET", KEYS[4]), tonumber(ARGV[4]), tonumber(ARGV[5]))
+if not is_gate then return { "damaged", gate } end
 
-local record = read_record(redis.call("HGET", KEYS[3], queue))
-if record.token ~= "" then  -- its lease ended by itself: a try that failed, and its batch may have arrived
-  record.attempts, record.unsettled = record.attempts + 1, 1
-  supersede(KEYS[5], record.token, now_ms)
+-- Of the first queues the one that is wanted, nil where none of them may go.
+local function chosen(wants_untroubled)
+  local queues = is_due
+    and redis.call("ZRANGEBYSCORE", KEYS[2], "-inf", whole(now_ms), "LIMIT", 0, LOOKED_THROUGH)
+    or redis.call("ZRANGE", KEYS[2], 0, LOOKED_THROUGH - 1)
+  local first_queue, first_record
+  for at, text in ipairs(redis.call("HMGET", KEYS[3], unpack(queues))) do
+    local record = read_record(text)
+    if is_due or (record.token == "" and record.backs_off == 0) then
+      if not wants_untroubled or (record.trouble == "" and record.attempts == 0) then
+        return queues[at], record
+      end
+      if not first_queue then first_queue, first_record = queues[at], record end
+    end
+  end
+  return first_queue, first_record
 end
-record.token = token
-write_record(KEYS[3], queue, record)
+
+local record
+local wants_untroubled = gate_wants_untroubled(gate)
+if is_due and not wants_untroubled then
+  record = read_record(redis.call("HGET", KEYS[3], queue))
+else
+  queue, record = chosen(wants_untroubled)
+  if not queue then return { "wait", due_ms - now_ms } end
+end
+
+local has_ended = record.token ~= ""  -- its lease, by itself
+if has_ended and record.max_events == 1 and record.expired + 1 >= STALLED_EXPIRIES then
+  end_lease(record, KEYS[5], now_ms)
+  record.backs_off = 1
+  redis.call("HSET", KEYS[3], queue, packed_record(record))
+  redis.call("ZADD", KEYS[2], whole(now_ms + STALLED_WAIT_MS), queue)
+  return { "stalled" }
+end
+
+-- All of the gate comes before the first write: what is stored may be none.
+local is_sound, wait_ms, evidence, stored_gate = pcall(function()
+  local wait_ms = gate_claim(gate, now_ms, lease_ms)
+  if wait_ms > 0 then return wait_ms end
+  return 0, gate_evidence(gate, queue), gate_dump(gate)
+end)
+if not is_sound then return { "damaged", wait_ms } end
+if wait_ms > 0 then return { "wait", wait_ms } end
+
+if has_ended then end_lease(record, KEYS[5], now_ms) end
+record.token, record.backs_off = token, 0
+redis.call("SET", KEYS[4], stored_gate)
+redis.call("HSET", KEYS[3], queue, packed_record(record))
 redis.call("ZADD", KEYS[2], whole(now_ms + lease_ms), queue)
 redis.call("HSET", KEYS[1], "latest_ms", whole(now_ms))
-return { "lease", queue, record.attempts, record.max_events, record.unsettled }
+return { "lease", queue, now_ms, record.attempts, record.expired, record.unsettled, record.max_events,
+         record.trouble, books[2] == "1" and 1 or 0, has_others and 1 or 0, unpack(evidence) }

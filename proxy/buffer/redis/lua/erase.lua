@@ -20,6 +20,11 @@ if not text then return { "changed" } end
 local record = read_record(text)
 local due_ms = tonumber(redis.call("ZSCORE", KEYS[2], queue) or 0)
 if record.token ~= "" and due_ms > now_ms then return { "leased" } end
+local trouble = record.trouble ~= "" and cmsgpack.unpack(record.trouble)
+if trouble and trouble.suspects > 0 then  -- how many of them are left, nobody knows
+  trouble.suspects, trouble.refused_ms = 0, 0
+  record.trouble = cmsgpack.pack(trouble)
+end
 
 local is_gone = {}
 for at = FIRST, #ARGV, 3 do
@@ -42,10 +47,7 @@ redis.call("LREM", list, 0, TOMBSTONE)
 
 local freed_bytes = tonumber(ARGV[4])
 record.held = math.max(0, record.held - tonumber(ARGV[3]))
-if record.token ~= "" then
-  supersede(KEYS[6], record.token, now_ms)
-  record.token, record.attempts, record.unsettled = "", record.attempts + 1, 1
-end
+if record.token ~= "" then end_lease(record, KEYS[6], now_ms) end
 if redis.call("EXISTS", list) == 0 then
   redis.call("HDEL", KEYS[3], queue)
   redis.call("ZREM", KEYS[2], queue)
@@ -53,7 +55,7 @@ if redis.call("EXISTS", list) == 0 then
   freed_bytes = freed_bytes + QUEUE_OVERHEAD
 else
   local _, first = stamp_of(head_run(list))
-  write_record(KEYS[3], queue, record)
+  redis.call("HSET", KEYS[3], queue, packed_record(record))
   redis.call("ZADD", KEYS[4], whole(first), queue)
 end
 redis.call("HINCRBY", KEYS[1], "dropped", ARGV[3])

@@ -2,6 +2,8 @@
 
 local FULL_BATCH = 100      -- waiting events that make a queue due at once (contract.FULL_BATCH)
 local QUEUE_OVERHEAD = 800  -- bytes counted for a queue that holds events (entries.QUEUE_OVERHEAD)
+local HALVING_EXPIRIES = 3  -- leases in a row that end by themselves, from which on each halves the next batch
+                            -- (contract.HALVING_EXPIRIES)
 
 -- The time now: Redis's own, or the one that a test gives.
 local function moment(clock)
@@ -13,17 +15,22 @@ end
 -- A number as text, whole and exact up to 2^53: Lua's own would write 1.76e+12, and -0, which is none to Redis.
 local function whole(number) return number == 0 and "0" or string.format("%.0f", number) end
 
--- A queue's record: events held, failed tries of its head, most events of its next batch, whether its due
--- time is a wait that no append may shorten, whether a lease of it ended unsettled, the token of its lease.
+-- A queue's record: events held; failed tries of its head; how many of its leases in a row ended by themselves;
+-- most events of its next batch; how many events of the head may have arrived with such leases; whether its due
+-- time is a wait that no append may shorten; the token of its lease, and what is remembered of its head: "", or
+-- MessagePack of values.Trouble, which is the flusher's to understand.
 local function read_record(text)
-  local held, attempts, max_events, backs_off, unsettled, at = struct.unpack(">I4I2BBB", text)
-  return { held = held, attempts = attempts, max_events = max_events, backs_off = backs_off,
-           unsettled = unsettled, token = string.sub(text, at) }
+  local held, attempts, expired, max_events, unsettled, backs_off, token_bytes, at =
+    struct.unpack(">I4I2I2BBBB", text)
+  return { held = held, attempts = attempts, expired = expired, max_events = max_events, unsettled = unsettled,
+           backs_off = backs_off, token = string.sub(text, at, at + token_bytes - 1),
+           trouble = string.sub(text, at + token_bytes) }
 end
 
-local function write_record(queues, queue, record)
-  redis.call("HSET", queues, queue, struct.pack(">I4I2BBB", record.held, math.min(record.attempts, 65535),
-    record.max_events, record.backs_off, record.unsettled) .. record.token)
+local function packed_record(record)
+  return struct.pack(">I4I2I2BBBB", record.held, math.min(record.attempts, 65535),
+    math.min(record.expired, 65535), record.max_events, record.unsettled, record.backs_off, #record.token)
+    .. record.token .. record.trouble
 end
 
 -- Of an entry of a queue's list: its lane; of a run, when it was accepted and the number of its first event.
@@ -48,8 +55,8 @@ local function open_tail(queues, queue, list)
   local text = redis.call("HGET", queues, queue)
   if not text then
     return { queue = queue, list = list, bytes = QUEUE_OVERHEAD, before = 0,
-             record = { held = 0, attempts = 0, max_events = FULL_BATCH, backs_off = 0, unsettled = 0,
-                        token = "" } }
+             record = { held = 0, attempts = 0, expired = 0, max_events = FULL_BATCH, unsettled = 0,
+                        backs_off = 0, token = "", trouble = "" } }
   end
   local record = read_record(text)
   return { queue = queue, list = list, bytes = 0, before = record.held, record = record,
@@ -72,7 +79,7 @@ end
 -- is never shortened. Returns the due time, nil where it stayed.
 local function close_tail(tail, keys, first, now_ms, linger_ms)
   local record = tail.record
-  write_record(keys.queues, tail.queue, record)
+  redis.call("HSET", keys.queues, tail.queue, packed_record(record))
   local due_ms
   if tail.before == 0 then
     redis.call("ZADD", keys.heads, whole(first), tail.queue)
@@ -90,6 +97,16 @@ end
 local function supersede(superseded, token, now_ms)
   redis.call("ZADD", superseded, whole(now_ms), token)
   redis.call("ZREMRANGEBYRANK", superseded, 0, -1001)
+end
+
+-- The lease of a record ended by itself: a try that failed, and its batch may have arrived.
+local function end_lease(record, superseded, now_ms)
+  supersede(superseded, record.token, now_ms)
+  record.token, record.attempts, record.expired = "", record.attempts + 1, record.expired + 1
+  record.unsettled = math.max(record.unsettled, record.max_events)
+  if record.expired >= HALVING_EXPIRIES then
+    record.max_events = math.max(1, math.floor(record.max_events / 2))
+  end
 end
 
 -- What the bounds of other keys and other processes need to know of this one (facts.Fact).

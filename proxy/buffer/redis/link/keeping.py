@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from hiredis import ReplyError
 
 from proxy.buffer.contract import BufferUnavailable
-from proxy.buffer.redis.calls import pack
-from proxy.buffer.redis.errors import Misconfigured, refusal
+from proxy.buffer.redis.link.calls import pack
+from proxy.buffer.redis.link.errors import Misconfigured, refusal
 
 if TYPE_CHECKING:
-    from proxy.buffer.redis.wire import Wire
+    from proxy.buffer.redis.link.wire import Wire
 
 Durability = Literal["everysec", "always", "replica"]
 

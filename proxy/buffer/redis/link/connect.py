@@ -1,13 +1,13 @@
 """The door: a link to whatever stands behind `buffer.url`."""
 
-from proxy.buffer.redis.cluster import ClusterLink
-from proxy.buffer.redis.entrance import Address, entrance_of, entrance_of_sentinels
-from proxy.buffer.redis.errors import Misconfigured
-from proxy.buffer.redis.keeping import Durability, Keeping
-from proxy.buffer.redis.link import Link
-from proxy.buffer.redis.sentinels import Sentinels, check_primary
-from proxy.buffer.redis.server import Ask, Greet, Server
-from proxy.buffer.redis.standalone import StandaloneLink
+from proxy.buffer.redis.link.cluster import ClusterLink
+from proxy.buffer.redis.link.contract import Link
+from proxy.buffer.redis.link.entrance import Address, entrance_of, entrance_of_sentinels
+from proxy.buffer.redis.link.errors import Misconfigured
+from proxy.buffer.redis.link.keeping import Durability, Keeping
+from proxy.buffer.redis.link.sentinels import Sentinels, check_primary
+from proxy.buffer.redis.link.server import Ask, Greet, Server
+from proxy.buffer.redis.link.standalone import StandaloneLink
 from proxy.settings.redis_url import Target
 
 __all__ = ["Ask", "Durability", "Greet", "Misconfigured", "open_link"]

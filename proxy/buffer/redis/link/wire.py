@@ -21,7 +21,7 @@ from hiredis import ProtocolError, Reader
 from redis.asyncio.connection import AbstractConnection
 
 from proxy.buffer.contract import BufferUnavailable
-from proxy.buffer.redis import errors
+from proxy.buffer.redis.link import errors
 
 ANSWER_S = 2.0
 """How long Redis has for an answer. It is slow at 0.01; longer than this it hangs, or the network does."""

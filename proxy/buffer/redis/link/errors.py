@@ -2,7 +2,7 @@
 
     BufferFault
     └── BufferUnavailable    Redis did not answer, refused, or cannot be reached; perhaps done, perhaps not
-        ├── OutOfMemory      it has reached `maxmemory`: nothing was done (in `link`)
+        ├── OutOfMemory      it has reached `maxmemory`: nothing was done (in `contract`)
         └── Misconfigured    no waiting mends it: nothing was done
 
 Every message is one line: where, what is wrong, what to do now. What Redis says is repeated without the
@@ -18,7 +18,7 @@ from hiredis import ReplyError
 from redis.exceptions import RedisError
 
 from proxy.buffer.contract import BufferUnavailable
-from proxy.buffer.redis.link import OutOfMemory
+from proxy.buffer.redis.link.contract import OutOfMemory
 
 _LONGEST_TEXT = 200
 

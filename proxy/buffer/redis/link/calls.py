@@ -5,7 +5,7 @@ from typing import cast
 
 from hiredis import pack_command
 
-from proxy.buffer.redis.link import Argument
+from proxy.buffer.redis.link.contract import Argument
 from proxy.buffer.redis.scripts import Script
 
 pack = cast(Callable[[tuple[Argument, ...]], bytes], pack_command)

@@ -18,7 +18,7 @@ from redis.asyncio.connection import (
     UnixDomainSocketConnection,
 )
 
-from proxy.buffer.redis.errors import Misconfigured
+from proxy.buffer.redis.link.errors import Misconfigured
 from proxy.settings.redis_url import Target
 
 CONNECT_S = 2.0

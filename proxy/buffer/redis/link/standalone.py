@@ -9,11 +9,11 @@ from typing import Any
 from hiredis import ReplyError
 
 from proxy.buffer.contract import BufferUnavailable
-from proxy.buffer.redis import calls, errors
-from proxy.buffer.redis.link import Argument, Link
+from proxy.buffer.redis.link import calls, errors
+from proxy.buffer.redis.link.contract import Argument, Link
+from proxy.buffer.redis.link.sentinels import Sentinels
+from proxy.buffer.redis.link.server import Server
 from proxy.buffer.redis.scripts import Script
-from proxy.buffer.redis.sentinels import Sentinels
-from proxy.buffer.redis.server import Server
 
 _FOLLOWED_S = 1.0
 """Between two questions to the Sentinels: for so long an ordered failover can lose what is acknowledged."""

@@ -9,12 +9,12 @@ from hiredis import ReplyError
 from redis.exceptions import RedisError
 
 from proxy.buffer.contract import BufferUnavailable
-from proxy.buffer.redis import errors
-from proxy.buffer.redis.calls import pack
-from proxy.buffer.redis.entrance import CONNECT_S, Address, Entrance, shown
-from proxy.buffer.redis.keeping import Keeping
-from proxy.buffer.redis.link import Argument
-from proxy.buffer.redis.wire import ANSWER_S, Wire
+from proxy.buffer.redis.link import errors
+from proxy.buffer.redis.link.calls import pack
+from proxy.buffer.redis.link.contract import Argument
+from proxy.buffer.redis.link.entrance import CONNECT_S, Address, Entrance, shown
+from proxy.buffer.redis.link.keeping import Keeping
+from proxy.buffer.redis.link.wire import ANSWER_S, Wire
 
 Ask = Callable[..., Awaitable[Any]]
 """Ask one command on one connection: `await ask("GET", key)`. Raises BufferUnavailable."""

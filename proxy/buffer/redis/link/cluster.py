@@ -19,14 +19,14 @@ from hiredis import ReplyError
 from redis.crc import key_slot
 
 from proxy.buffer.contract import BufferFault, BufferUnavailable
-from proxy.buffer.redis import calls, errors
-from proxy.buffer.redis.entrance import Address, Entrance
-from proxy.buffer.redis.keeping import Keeping
 from proxy.buffer.redis.keys import LAYOUT
-from proxy.buffer.redis.link import Argument, Link
+from proxy.buffer.redis.link import calls, errors
+from proxy.buffer.redis.link.contract import Argument, Link
+from proxy.buffer.redis.link.entrance import Address, Entrance
+from proxy.buffer.redis.link.keeping import Keeping
+from proxy.buffer.redis.link.server import Greet, Server
+from proxy.buffer.redis.link.wire import ANSWER_S
 from proxy.buffer.redis.scripts import Script
-from proxy.buffer.redis.server import Greet, Server
-from proxy.buffer.redis.wire import ANSWER_S
 
 _SLOTS = 16_384
 _LAYOUT_SLOT = key_slot(LAYOUT)

@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from proxy.buffer.contract import BufferFault, BufferUnavailable
-from proxy.buffer.redis.entrance import Address, Entrance, shown
-from proxy.buffer.redis.errors import Misconfigured
-from proxy.buffer.redis.keeping import Keeping
-from proxy.buffer.redis.server import Ask, Server
+from proxy.buffer.redis.link.entrance import Address, Entrance, shown
+from proxy.buffer.redis.link.errors import Misconfigured
+from proxy.buffer.redis.link.keeping import Keeping
+from proxy.buffer.redis.link.server import Ask, Server
 
 
 class Sentinels:
