@@ -6,7 +6,7 @@ ever a label, and public keys only as the first few that Outlit confirmed (the r
 """
 
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
@@ -23,6 +23,9 @@ _SKEW_SECONDS = (1.0, 5.0, 15.0, 60.0, 300.0, 3600.0, 86_400.0)
 _BATCH_EVENTS = (1, 2, 3, 5, 10, 20, 50, 99, 100)
 
 LEDGER = ("accepted", "held", "delivered", "dead", "dropped")
+OTHER_KEYS = "other"
+"""The label of all keys that have none of their own."""
+
 REPAIRED = ("source", "sessionId", "fingerprint", "userIdentity", "customerIdentity", "other")
 
 
@@ -38,7 +41,7 @@ class Metrics:
         self._max_key_labels = max_key_labels
         self._key_labels: set[str] = set()
         counter, counters, histogram = self._counter, self._counters, self._histogram
-        gauge, gauges = self._gauge, self._gauges
+        gauge = self._gauge
 
         # the door
         self.received = counter(
@@ -97,6 +100,12 @@ class Metrics:
         self.ambiguous = counter("deliveries_ambiguous", "Upstream requests that may have been taken unseen.")
         self.inconsistent = counter("answers_inconsistent", "Upstream answers that contradict themselves.")
         self.settle_spent = counter("settle_spent", "Leases that had ended before their batch was settled.")
+        self.leases_expired = counter(
+            "leases_expired", "Leases found to have ended unsettled: their process died, or stood still."
+        )
+        self.queues_stalled = counter(
+            "queues_stalled", "Times that a queue was put off for an hour because all its leases end so."
+        )
         self.lane_faults = counter(
             "lane_check_failed", "Batches not sent because an entry was of another lane."
         )
@@ -113,14 +122,16 @@ class Metrics:
             "buffer_lost_events", "Accepted events that Redis no longer knew then; the undelivered are lost."
         )
         self.in_flight = gauge("upstream_in_flight", "Leases being delivered.")
-        self.rate_limit_remaining = Gauge(
-            f"{_P}rate_limit_remaining",
-            "Requests left in the window, as upstream's last answer said.",
-            ("key",),
-            registry=self.registry,
+        self.rate_limit_remaining = self._by_key(
+            "rate_limit_remaining", "Requests left in the window, as upstream's last answer said."
         )
 
-        # the buffer; with a shared one the same from every replica, so take max, not sum
+        self._of_the_buffer()
+        self._show_build()
+
+    def _of_the_buffer(self) -> None:
+        """With a shared buffer these are the same from every replica: take max, not sum."""
+        gauge, gauges, by_key = self._gauge, self._gauges, self._by_key
         self.ledger = gauges("ledger_events", "Events by where they are; of the buffer.", "outcome", LEDGER)
         self.difference = gauge(
             "ledger_difference", "Books less the last recount of the data: not 0 is a defect; of the buffer."
@@ -131,7 +142,7 @@ class Metrics:
         )
         self.time_to_drain = gauge(
             "time_to_drain_seconds",
-            "Requests that the held events need over their key's rate; of the buffer.",
+            "How long the held events take at their key's rate, after its pause; of the buffer.",
         )
         self.buffer_bytes = gauge("buffer_bytes", "Stored bytes of held events with overhead; of the buffer.")
         self.queues = gauge("queues", "Queues that hold events; of the buffer.")
@@ -141,19 +152,20 @@ class Metrics:
             "reason",
             Unsafe,
         )
-        self.gate_rate = Gauge(
-            f"{_P}gate_rate_requests_per_second",
+        self.gate_rate = by_key(
+            "gate_rate_requests_per_second",
             "Upstream requests a second that a key's gate allows; of the buffer.",
-            ("key",),
-            registry=self.registry,
         )
-        self.gate_paused = Gauge(
-            f"{_P}gate_paused",
-            "1 while a key's gate is paused; of the buffer.",
-            ("key", "reason"),
-            registry=self.registry,
+        self.gate_paused = by_key(
+            "gate_paused",
+            "1 while a key's gate is paused or probes, or one of `other` is or does; of the buffer.",
+            "reason",
+            Pause,
         )
-        self._show_build()
+        self.forbidden_origins = by_key(
+            "forbidden_origins",
+            "Origins whose requests upstream forbids, 20 of a key at most; of the buffer.",
+        )
 
     # -- keys ------------------------------------------------------------------------------------------
 
@@ -164,7 +176,7 @@ class Metrics:
         if succeeded and len(self._key_labels) < self._max_key_labels:
             self._key_labels.add(key)
             return key
-        return "other"
+        return OTHER_KEYS
 
     # -- of the buffer ---------------------------------------------------------------------------------
 
@@ -185,11 +197,14 @@ class Metrics:
         self.oldest_held.set(0 if oldest_held_ms is None else oldest_held_ms / 1000)
         self.time_to_drain.set(drain_s)
 
-    def set_gate(self, label: str, rate_per_s: float, paused: str | None) -> None:
-        """Show the gate of one key (under `other`: of the last that was shown)."""
+    def set_gate(
+        self, label: str, *, rate_per_s: float, paused: Collection[Pause], forbidden_origins: int
+    ) -> None:
+        """Show the gate of a key, or what is to be shown of all that have this label."""
         self.gate_rate.labels(label).set(rate_per_s)
+        self.forbidden_origins.labels(label).set(forbidden_origins)
         for reason in Pause:
-            self.gate_paused.labels(label, reason).set(reason == paused)
+            self.gate_paused.labels(label, reason).set(reason in paused)
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """All of it as text, in the format that an `Accept` header asks for, and its content type."""
@@ -215,6 +230,14 @@ class Metrics:
     def _gauges(self, name: str, help_: str, label: str, values: Iterable[str]) -> Mapping[str, Gauge]:
         family = Gauge(f"{_P}{name}", help_, (label,), registry=self.registry)
         return {str(value): family.labels(str(value)) for value in values}
+
+    def _by_key(self, name: str, help_: str, label: str = "", values: Iterable[str] = ()) -> Gauge:
+        """A gauge by key, and by a label of which each value is there at once for the keys without a name."""
+        labels = ("key", label) if label else ("key",)
+        family = Gauge(f"{_P}{name}", help_, labels, registry=self.registry)
+        for value in values:
+            family.labels(OTHER_KEYS, str(value))
+        return family
 
     def _histogram(self, name: str, help_: str, buckets: Iterable[float]) -> Histogram:
         return Histogram(f"{_P}{name}", help_, registry=self.registry, buckets=tuple(buckets))

@@ -2,7 +2,7 @@
 
 Nothing here decides what an answer means. The HTTP client's habits that would harm are off: it follows no
 redirect (a POST would become a GET to wherever it points), keeps no cookies, adds no User-Agent, reads a
-bounded part of the answer, and waits no longer than it is told.
+bounded part of the answer, takes no other request's, and waits no longer than it is told.
 """
 
 import asyncio
@@ -11,6 +11,9 @@ from types import SimpleNamespace, TracebackType
 from typing import Self
 
 import aiohttp
+from aiohttp.client_reqrep import ConnectionKey
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
 from tenacity import (
     AsyncRetrying,
     retry_if_result,
@@ -21,7 +24,7 @@ from tenacity import (
 from yarl import URL
 
 from proxy.lanes import Lane
-from proxy.wire.answers import Answer, NoAnswer
+from proxy.wire.answers import Answer, NoAnswer, printable
 from proxy.wire.limits import PublicKey
 from proxy.wire.rate_headers import read_rate_headers
 from proxy.wire.request import events_path
@@ -54,7 +57,7 @@ class Upstream:
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
+            connector=_Connector(
                 limit=self._connections, keepalive_timeout=_KEEPALIVE_S, ttl_dns_cache=_DNS_TTL_S
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -110,8 +113,24 @@ class Upstream:
                 trace_request_ctx=sent,
             )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return NoAnswer(may_have_arrived=sent.anything, error=_described(error))
+            what = _in_words(error, "answer" if sent.anything else "connection", self._timeout_s)
+            return NoAnswer(may_have_arrived=sent.anything, error=printable(f"{type(error).__name__}{what}"))
         return await _read(response)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Gives no kept connection out on which something came that nobody had asked for.
+
+    Load balancers send a 408 into connections that they give up; the next request would take it for its own
+    answer, and a 200 of that kind for its delivery.
+    """
+
+    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
+        while (connection := await super()._get(key, traces)) is not None:
+            if connection.protocol is not None and not connection.protocol.should_close:
+                break
+            connection.close()
+        return connection
 
 
 @dataclass(slots=True)
@@ -156,5 +175,12 @@ def _was_not_sent(outcome: Answer | NoAnswer) -> bool:
     return isinstance(outcome, NoAnswer) and not outcome.may_have_arrived
 
 
-def _described(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+def _in_words(error: Exception, missing: str, timeout_s: float) -> str:
+    """What the client library's error says; some have no words, or a whole message in their place."""
+    match error:
+        case TimeoutError():
+            return f": no {missing} within {timeout_s:g} s"
+        case aiohttp.ServerDisconnectedError() if not isinstance(error.message, str):
+            return ": the connection was closed in the midst of the answer"
+        case _:
+            return f": {error}" if str(error) else ""

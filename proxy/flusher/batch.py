@@ -1,5 +1,6 @@
 """A batch: the head of a queue as one upstream request. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from proxy.buffer import Head
@@ -15,16 +16,20 @@ class LaneFault(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The events of one upstream request: `events` from the head of a queue, all of one lane."""
+    """The events of one upstream request: `events` from the head of a queue, all of one lane.
+
+    `accepted_ms`: when each was accepted, on the store's clock.
+    """
 
     lane: Lane
     body: bytes
     events: int
+    accepted_ms: Sequence[int]
     underfull: Underfull | None
 
 
-def batch_of(head: Head, max_events: int) -> Batch:
-    """The longest prefix of `head` that one request can carry.
+def batch_of(head: Head, max_events: int, *, draining: bool = False) -> Batch:
+    """The longest prefix of `head` that one request can carry. `draining`: it did not wait for its linger.
 
     Raises LaneFault where an entry does not carry the header's lane id: the last check before events of
     two visitors could leave under one envelope.
@@ -39,12 +44,20 @@ def batch_of(head: Head, max_events: int) -> Batch:
     while size > REQUEST_BYTES and len(texts) > 1:
         size -= len(texts.pop()) + 1
         more = "bytes"
-    return Batch(lane, body_of(lane.envelope, texts), len(texts), _underfull(len(texts), max_events, more))
+    nothing_behind = Underfull.DRAIN if draining else Underfull.LINGER
+    events = len(texts)
+    return Batch(
+        lane,
+        body_of(lane.envelope, texts),
+        events,
+        head.accepted_ms[:events],
+        _underfull(events, max_events, more, nothing_behind),
+    )
 
 
-def _underfull(events: int, max_events: int, more: str) -> Underfull | None:
+def _underfull(events: int, max_events: int, more: str, nothing_behind: Underfull) -> Underfull | None:
     if events >= EVENTS_PER_REQUEST:
         return None
     if events >= max_events:
         return Underfull.LIMIT
-    return {"lane": Underfull.LANE, "bytes": Underfull.BYTES}.get(more, Underfull.LINGER)
+    return {"lane": Underfull.LANE, "bytes": Underfull.BYTES}.get(more, nothing_behind)

@@ -11,18 +11,21 @@ worker that was paused in between never posts beside the next holder of its queu
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import TypeVar
-
-import structlog
+from dataclasses import dataclass
+from itertools import takewhile
+from math import ceil
 
 from proxy.buffer import Buffer, BufferUnavailable, Idle, Lease, Settled, Settlement, Spent
+from proxy.flusher import asking
 from proxy.flusher.alarm import Alarm
+from proxy.flusher.asking import Asking
 from proxy.flusher.batch import Batch, LaneFault, batch_of
+from proxy.flusher.reports import Reports
 from proxy.flusher.slots import Slots
-from proxy.flusher.verdict import Verdict, judge
-from proxy.ledger import Dropped
+from proxy.flusher.values import Case, Verdict
+from proxy.flusher.verdict import judge
+from proxy.gate import Feedback
+from proxy.ledger import Answered
 from proxy.log import short_key
 from proxy.metrics import Metrics
 from proxy.settings import SETTLE_S
@@ -30,19 +33,35 @@ from proxy.upstream import Upstream
 from proxy.wire.answers import Answer, NoAnswer
 from proxy.wire.limits import REQUEST_BYTES, PublicKey
 
-_T = TypeVar("_T")
-
-_RETRY_S = 0.25
-"""Between two tries of an operation that the buffer did not answer."""
-
 _LANE_FAULT_WAIT_S = 3600.0
 """A queue whose head fails the lane check waits this long: it needs a person."""
 
 _DRAIN_LOOK_S = 0.1
 
 
+@dataclass(frozen=True, slots=True)
+class _Granted:
+    """A lease, and the event loop's times when it was asked for and when it came."""
+
+    lease: Lease
+    asked_at: float
+    came_at: float
+
+    def at_least_ms(self, at: float) -> float:
+        """The loop's time `at` on the store's clock, too early at most by the claim's way back."""
+        return self.lease.claimed_ms + 1000 * (at - self.came_at)
+
+    def at_most_ms(self, at: float) -> float:
+        """The same, too late at most by the claim's way there."""
+        return self.lease.claimed_ms + 1000 * (at - self.asked_at)
+
+
 class Flusher:
-    """Delivers what is due until it is told to `stop`. `run` ends when all in flight is settled."""
+    """Delivers what is due until it is told to `stop`. `run` ends when all in flight is settled.
+
+    `in_flight` deliveries at once, whose leases last `lease_s` and whose POSTs `timeout_s`. What is older
+    than `max_age_s` and cannot be delivered is given up.
+    """
 
     def __init__(
         self,
@@ -53,25 +72,25 @@ class Flusher:
         in_flight: int,
         timeout_s: float,
         lease_s: float,
+        max_age_s: float,
     ) -> None:
         self._buffer = buffer
         self._upstream = upstream
         self._metrics = metrics
         self._patience_s = lease_s - timeout_s - SETTLE_S  # from claim to POST
-        self._log = structlog.get_logger("flusher")
+        self._max_age_ms = 1000 * max_age_s
+        self._reports = Reports(metrics)
+        self._asking = Asking(metrics)
         self._slots = Slots(in_flight)
         self._alarms: dict[PublicKey, Alarm] = {}  # of the keys that have a driver
+        self._draining = False
         self._stopping = asyncio.Event()
-        self._settled = asyncio.Event()  # cleared while the buffer owes the answer to a settle
-        self._settled.set()
-        self._owed = 0
-        self._upstream_well = self._buffer_well = True
 
     async def run(self) -> None:
         """Deliver until stopped. Raises what a delivery did not expect: the process must end then."""
         async with asyncio.TaskGroup() as self._tasks:
             self._buffer.on_append(self._wake)
-            for key in await self._retried(self._buffer.keys_with_work):
+            for key in await self._asking.until_answered(self._buffer.keys_with_work):
                 self._wake(key, 0.0)
             await self._stopping.wait()
             for alarm in self._alarms.values():
@@ -82,10 +101,21 @@ class Flusher:
         self._stopping.set()
 
     async def drain(self) -> None:
-        """Return when nothing is held any more: for a stop that leaves nothing behind."""
+        """Return when nothing is held any more: for a stop that leaves nothing behind.
+
+        From now on nothing lingers; pauses and back-offs are respected all the same. What the operator has
+        paused is not waited for.
+        """
+        self._draining = True
+        for alarm in self._alarms.values():
+            alarm.ring_in(0.0)
         # Other processes may empty a shared buffer too, so there is no event to wait for.
-        while any(of.books.held for of in (await self._retried(self._buffer.figures)).values()):  # noqa: ASYNC110
+        while await self._may_empty():  # noqa: ASYNC110
             await asyncio.sleep(_DRAIN_LOOK_S)
+
+    async def _may_empty(self) -> bool:
+        figures = await self._asking.until_answered(self._buffer.figures)
+        return any(of.books.held and not of.gate.by_operator for of in figures.values())
 
     # -- a key -----------------------------------------------------------------------------------------
 
@@ -99,15 +129,19 @@ class Flusher:
 
     async def _drive(self, key: PublicKey) -> None:
         """Claim what is due of one key, in turn, until it is empty."""
-        alarm = self._alarms[key]
+        loop, alarm = asyncio.get_running_loop(), self._alarms[key]
         while await self._may_claim(key):
             alarm.set()
-            asked_at = asyncio.get_running_loop().time()
+            asked_at = loop.time()
             claimed = await self._claim(key)
             if isinstance(claimed, Lease):
-                self._tasks.create_task(self._deliver(claimed, asked_at), name=f"deliver {short_key(key)}")
+                granted = _Granted(claimed, asked_at, loop.time())
+                self._tasks.create_task(self._deliver(granted), name=f"deliver {short_key(key)}")
                 continue
             self._slots.release(key)
+            if claimed.stalled:
+                self._reports.stalled(key)
+                continue
             if claimed.empty and alarm.is_quiet:
                 break
             await alarm.sleep(claimed.wait_s)
@@ -117,153 +151,109 @@ class Flusher:
         """Wait for a slot, which the caller then has, while no settle is owed; False once stopping."""
         while not self._stopping.is_set():
             await self._slots.acquire(key)
-            if self._settled.is_set() and not self._stopping.is_set():
+            if not self._asking.owes and not self._stopping.is_set():
                 return True
             self._slots.release(key)
-            await self._settled.wait()
+            await self._asking.until_nothing_is_owed()
         return False
 
     async def _claim(self, key: PublicKey) -> Lease | Idle:
+        token = os.urandom(12)
         try:
-            return await self._asked(lambda: self._buffer.claim(key, os.urandom(12)))
+            return await self._asking.once(lambda: self._buffer.claim(key, token, early=self._draining))
         except BufferUnavailable:
-            return Idle(_RETRY_S)
+            return Idle(asking.RETRY_S)
 
     # -- a lease ---------------------------------------------------------------------------------------
 
-    async def _deliver(self, lease: Lease, asked_at: float) -> None:
+    async def _deliver(self, granted: _Granted) -> None:
+        loop, lease = asyncio.get_running_loop(), granted.lease
+        self._reports.leased(lease)
         with self._metrics.in_flight.track_inprogress():
             try:
                 batch = await self._read(lease)
                 if batch is None:
                     return
-                if asyncio.get_running_loop().time() - asked_at > self._patience_s:
+                sent_at = loop.time()
+                if sent_at - granted.asked_at > self._patience_s:
                     await self._end(lease, Settlement(0))
                     return
                 answer = await self._post(lease, batch)
-                verdict = judge(answer, batch.events, lease.attempts, random.uniform(-1, 1))  # jitter
-                await self._settle(lease, batch, verdict)
+                verdict = judge(answer, self._case(granted, batch), random.uniform(-1, 1))  # jitter
+                feedback = _feedback(answer, batch, verdict, granted.at_least_ms(sent_at))
+                await self._settle(lease, batch, verdict, feedback)
             finally:
                 self._slots.release(lease.key)
 
     async def _read(self, lease: Lease) -> Batch | None:
-        head = await self._retried(lambda: self._buffer.read(lease, lease.max_events, REQUEST_BYTES))
+        max_events = lease.outlook.max_events
+        head = await self._asking.until_answered(lambda: self._buffer.read(lease, max_events, REQUEST_BYTES))
         if isinstance(head, Spent):
             self._metrics.settle_spent.inc()
             return None
         try:
-            return batch_of(head, lease.max_events)
+            return batch_of(head, max_events, draining=self._draining)
         except LaneFault:
-            self._metrics.lane_faults.inc()
-            self._log.error("an event is not of its batch's lane; not sent", key=short_key(lease.key))
+            self._reports.not_of_one_lane(lease)
             await self._end(lease, Settlement(0, wait_s=_LANE_FAULT_WAIT_S))
             return None
 
     async def _post(self, lease: Lease, batch: Batch) -> Answer | NoAnswer:
         with self._metrics.upstream_seconds.time():
             answer = await self._upstream.post(lease.key, batch.lane, batch.body)
-        self._note_health(answer)
-        self._metrics.batch_events.observe(batch.events)
-        if batch.underfull is not None:
-            self._metrics.underfull[batch.underfull].inc()
-        if isinstance(answer, Answer):
-            self._metrics.rate_headers_malformed.inc(answer.rate.malformed)
-            if answer.rate.remaining is not None:
-                label = self._metrics.key_label(lease.key, succeeded=200 <= answer.status < 300)
-                self._metrics.rate_limit_remaining.labels(label).set(answer.rate.remaining)
+        self._reports.posted(lease, batch, answer)
         return answer
 
-    async def _settle(self, lease: Lease, batch: Batch, verdict: Verdict) -> None:
-        self._count(lease, verdict)
+    def _case(self, granted: _Granted, batch: Batch) -> Case:
+        lease = granted.lease
+        oldest_ms = lease.claimed_ms - self._max_age_ms
+        aged = sum(1 for _ in takewhile(lambda accepted_ms: accepted_ms < oldest_ms, batch.accepted_ms))
+        return Case(
+            batch.events,
+            lease.attempts,
+            aged,
+            lease.claimed_ms,
+            # Too late rather than too early: only what was claimed after it is a proof.
+            ceil(granted.at_most_ms(asyncio.get_running_loop().time())),
+            lease.outlook,
+            lease.evidence,
+            lease.confirmed,
+            lease.others,
+        )
+
+    async def _settle(self, lease: Lease, batch: Batch, verdict: Verdict, feedback: Feedback) -> None:
+        self._reports.judged(lease, verdict)
         settlement = Settlement(
             batch.events,
             verdict.dead,
             verdict.again,
             verdict.wait_s,
             verdict.failed,
-            verdict.feedback,
+            verdict.outlook,
+            feedback,
             verdict.answered,
             # What a lease held that ended by itself may have been taken before: its worker died, or was late.
-            ambiguous=verdict.ambiguous or lease.unsettled,
+            ambiguous=verdict.ambiguous or lease.unsettled > 0,
         )
-        outcome = await self._end(lease, settlement)
-        if isinstance(outcome, Spent):
-            # The lease ended first: its next holder sends the batch again and, if it can know, counts that.
-            self._metrics.ambiguous.inc(outcome.ambiguous)
-            return
-        self._metrics.ambiguous.inc(settlement.ambiguous)
-        self._metrics.delivered.inc(settlement.delivered)
-        for death in verdict.dead.values():
-            self._metrics.dead[death.reason].inc()
-        self._metrics.dropped[Dropped.DEAD_EVICTED].inc(outcome.dropped)
+        self._reports.settled(settlement, await self._end(lease, settlement))
 
     async def _end(self, lease: Lease, settlement: Settlement) -> Settled | Spent:
-        """Settle, however long it takes, and have the driver look when the queue is due again.
-
-        Until then nothing new is claimed: a buffer that cannot settle would give the same batch out again.
-        """
-        async with self._owing():
-            outcome = await self._retried(lambda: self._buffer.settle(lease, settlement))
+        """Settle, however long it takes, and have the driver look when the queue is due again."""
+        async with self._asking.settling():
+            outcome = await self._asking.until_answered(lambda: self._buffer.settle(lease, settlement))
         if isinstance(outcome, Spent):
             self._metrics.settle_spent.inc()
         elif outcome.due_s is not None:
-            self._wake(lease.key, outcome.due_s)
+            lingers = settlement.wait_s is None
+            self._wake(lease.key, 0.0 if self._draining and lingers else outcome.due_s)
         return outcome
 
-    def _count(self, lease: Lease, verdict: Verdict) -> None:
-        self._metrics.upstream_requests[verdict.answered].inc()
-        self._metrics.inconsistent.inc(verdict.inconsistent)
-        if verdict.dead:
-            self._log.warning(
-                "events refused by upstream: dead letters",
-                key=short_key(lease.key),
-                events=len(verdict.dead),
-            )
 
-    def _note_health(self, answer: Answer | NoAnswer) -> None:
-        """Say when upstream begins and ceases to fail; between the two the counters say how often."""
-        well = isinstance(answer, Answer) and answer.status < 500  # server errors begin there
-        if well != self._upstream_well:
-            self._upstream_well = well
-            if well:
-                self._log.info("upstream answers again")
-            else:
-                what = answer.error if isinstance(answer, NoAnswer) else f"status {answer.status}"
-                self._log.warning("upstream fails; events are held and tried again", error=what)
-
-    # -- the buffer's answers --------------------------------------------------------------------------
-
-    @asynccontextmanager
-    async def _owing(self) -> AsyncIterator[None]:
-        self._owed += 1
-        try:
-            yield
-        finally:
-            self._owed -= 1
-            if not self._owed:
-                self._settled.set()
-
-    async def _retried(self, ask: Callable[[], Awaitable[_T]]) -> _T:
-        """Ask the buffer until it answers. All that is asked so may be asked again."""
-        while True:
-            try:
-                return await self._asked(ask)
-            except BufferUnavailable:
-                if self._owed:
-                    self._settled.clear()
-                await asyncio.sleep(_RETRY_S)
-
-    async def _asked(self, ask: Callable[[], Awaitable[_T]]) -> _T:
-        """Ask the buffer once, and say when it begins and ceases to fail; the counter says how often."""
-        try:
-            answer = await ask()
-        except BufferUnavailable as error:
-            self._metrics.buffer_retries.inc()
-            if self._buffer_well:
-                self._log.warning("the buffer does not answer; it is asked again", error=str(error))
-            self._buffer_well = False
-            raise
-        if not self._buffer_well:
-            self._log.info("the buffer answers again")
-        self._buffer_well = True
-        return answer
+def _feedback(answer: Answer | NoAnswer, batch: Batch, verdict: Verdict, sent_ms: float) -> Feedback:
+    return Feedback(
+        verdict.outcome,
+        answer.rate if isinstance(answer, Answer) else None,
+        sent_ms,
+        batch.lane.origin,
+        given_up=verdict.answered is Answered.KEY_REFUSED and bool(verdict.dead),
+    )

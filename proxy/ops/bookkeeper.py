@@ -1,38 +1,70 @@
-"""Looks at the buffer's books: for each scrape what they say, and now and then whether they are true."""
+"""Looks at the buffer's books: what they say, whether they are true, and what has had its time."""
 
 import asyncio
-from collections.abc import Mapping
-from math import ceil
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from math import ceil, inf
 
 import structlog
 
-from proxy.buffer import Buffer, BufferUnavailable, KeyFigures
-from proxy.ledger import Books
+from proxy.buffer import Buffer, BufferUnavailable, KeyFigures, Which
+from proxy.clock import wall_ms
+from proxy.gate import View
+from proxy.ledger import Books, Dropped, Pause
+from proxy.log import short_key
 from proxy.metrics import Metrics
 from proxy.wire.limits import EVENTS_PER_REQUEST, PublicKey
+
+LOOK_S = 10.0
+"""Between two looks at the gates, so that a pause is in the log soon, whether anybody scrapes or not."""
 
 RECOUNT_S = 120.0
 """Between two recounts, by whichever process of a fleet. One takes about a second for a million events."""
 
+PAUSES_TOLD = {
+    Pause.KEY_REFUSED: "Outlit refuses this key: put it right there, or see whether upstream.url is right;"
+    " its events are held, and one request is tried now and then",
+    Pause.UPSTREAM_FAILING: "most of this key's requests fail: see Outlit's status, or, where it cannot be"
+    " reached, name resolution, TLS and the network; its events are held, and one request is tried now and"
+    " then",
+    Pause.REFUSAL_STORM: "Outlit refused all of this key's latest requests, of several visitors: it may have"
+    " changed what it accepts, or all your pages make the same mistake; nothing is given up, and one request"
+    " is tried now and then",
+}
+"""Pauses that are said in the log: 429s are a matter of seconds, and who paused a key knows it."""
+
 
 class Bookkeeper:
-    """Brings the buffer's figures to the metrics, and recounts its data in the background."""
+    """Brings the buffer's figures to the metrics, recounts its data, and lets old dead letters go.
 
-    def __init__(self, buffer: Buffer, metrics: Metrics) -> None:
+    `retention_s`: how long these are kept. `now_ms`: the time of day, to tell their age by.
+    """
+
+    def __init__(
+        self,
+        buffer: Buffer,
+        metrics: Metrics,
+        *,
+        retention_s: float,
+        now_ms: Callable[[], int] = wall_ms,
+    ) -> None:
         self._buffer = buffer
         self._metrics = metrics
+        self._retention_ms = int(retention_s * 1000)
+        self._now_ms = now_ms
+        self._recounted_at = -inf
+        self._pauses: dict[PublicKey, Pause] = {}  # that were said in the log
         self._log = structlog.get_logger("books")
 
     async def run(self) -> None:
-        """Recount until cancelled."""
+        """Look, and every now and then recount and clear up, until cancelled."""
         while True:
             try:
-                if await self._buffer.may_recount(0.9 * RECOUNT_S):
-                    await self.show(recount=True)
+                await self._look()
             except BufferUnavailable as error:
                 self._metrics.buffer_retries.inc()
-                self._log.warning("recount failed", error=str(error))
-            await asyncio.sleep(RECOUNT_S)
+                self._log.warning("the books could not be looked at", error=str(error))
+            await asyncio.sleep(LOOK_S)
 
     async def show(self, *, recount: bool = False) -> Mapping[PublicKey, KeyFigures]:
         """Bring the buffer's figures to the metrics, and return them."""
@@ -45,17 +77,69 @@ class Bookkeeper:
             oldest_held_ms=min(
                 (of.oldest_held_ms for of in figures.values() if of.oldest_held_ms is not None), default=None
             ),
-            drain_s=max(map(_drain_s, figures.values()), default=0.0),
+            drain_s=max(map(drain_s, figures.values()), default=0.0),
         )
-        for key, of in figures.items():
-            self._metrics.set_gate(
-                self._metrics.key_label(key, succeeded=of.succeeded), of.rate_per_s, of.paused
-            )
+        self._show_gates(figures)
+        self._tell_pauses(figures)
         if recount and books.difference:
             self._log.error("the books do not balance: a defect", difference=books.difference)
         return figures
 
+    async def clear_up(self) -> None:
+        """Give up the dead letters that are older than they are kept."""
+        old = Which(died_before_ms=self._now_ms() - self._retention_ms)
+        given_up = 0
+        while purged := await self._buffer.purge(old):
+            given_up += purged
+            self._metrics.dropped[Dropped.DEAD_EXPIRED].inc(purged)
+        if given_up:
+            self._log.info("dead letters older than dead.retention were given up", events=given_up)
 
-def _drain_s(of: KeyFigures) -> float:
-    """How long the key's held events take at its rate: each queue needs a request of its own."""
-    return max(of.queues, ceil(of.books.held / EVENTS_PER_REQUEST)) / of.rate_per_s
+    async def _look(self) -> None:
+        now = asyncio.get_running_loop().time()
+        recount = now - self._recounted_at >= RECOUNT_S
+        if recount:
+            self._recounted_at = now
+            recount = await self._buffer.may_recount(0.9 * RECOUNT_S)
+        await self.show(recount=recount)
+        if recount:
+            await self.clear_up()
+
+    def _show_gates(self, figures: Mapping[PublicKey, KeyFigures]) -> None:
+        """Under `other`: the slowest rate, every pause that one of them has, all of their Origins."""
+        gates: dict[str, list[View]] = defaultdict(list)
+        for key, of in figures.items():
+            gates[self._metrics.key_label(key, succeeded=of.succeeded)].append(of.gate)
+        for label, views in gates.items():
+            self._metrics.set_gate(
+                label,
+                rate_per_s=min(view.rate_per_s for view in views),
+                paused=_pauses(views),
+                forbidden_origins=sum(len(view.forbidden_origins) for view in views),
+            )
+
+    def _tell_pauses(self, figures: Mapping[PublicKey, KeyFigures]) -> None:
+        """Say when a pause begins and when it is over, once each."""
+        for key, of in figures.items():
+            now, before = of.gate.paused, self._pauses.get(key)
+            if before is not None and now not in (before, Pause.OPERATOR):
+                del self._pauses[key]
+                self._log.info("the key's pause is over", key=short_key(key), reason=before)
+            if now in PAUSES_TOLD and now != before:
+                self._pauses[key] = now
+                self._log.warning(PAUSES_TOLD[now], key=short_key(key), reason=now)
+
+
+def drain_s(of: KeyFigures) -> float:
+    """How long the key's held events take at its rate: each queue needs a request of its own.
+
+    A pause that will end is waited for. How long the operator's lasts nobody knows: it is left out, or the
+    figure would say no more than `gate_paused` does.
+    """
+    requests = max(of.queues, ceil(of.books.held / EVENTS_PER_REQUEST))
+    return requests / of.gate.rate_per_s + of.gate.paused_for_s if requests else 0.0
+
+
+def _pauses(views: Sequence[View]) -> set[Pause]:
+    paused = {view.paused for view in views if view.paused is not None}
+    return paused | {Pause.OPERATOR} if any(view.by_operator for view in views) else paused

@@ -30,6 +30,7 @@ from proxy.buffer import (
 from proxy.buffer.sqlite import SqliteBuffer
 from proxy.clock import StoreClock
 from proxy.flusher import Flusher
+from proxy.gate import View
 from proxy.lanes import Lane, lane_id, visitor_queue
 from proxy.ledger import Books
 from proxy.metrics import Metrics
@@ -87,8 +88,8 @@ class FaultyBuffer(BufferAround):
     async def append(self, key: PublicKey, portions: Sequence[Portion]) -> Appended:
         return await self._around("append", self.inner.append(key, portions), key, portions)
 
-    async def claim(self, key: PublicKey, token: bytes) -> Lease | Idle:
-        claimed = await self._around("claim", self.inner.claim(key, token), key)
+    async def claim(self, key: PublicKey, token: bytes, *, early: bool = False) -> Lease | Idle:
+        claimed = await self._around("claim", self.inner.claim(key, token, early=early), key)
         if isinstance(claimed, Idle):
             return replace(claimed, wait_s=claimed.wait_s / SPEED)
         self.leases.append(claimed)
@@ -129,7 +130,13 @@ class Bench:
 
     @asynccontextmanager
     async def flushing(
-        self, *, in_flight: int = 8, timeout_s: float = 5.0, lease_s: float = 30.0, upstream: Any = None
+        self,
+        *,
+        in_flight: int = 8,
+        timeout_s: float = 5.0,
+        lease_s: float = 30.0,
+        max_age_s: float = 259_200.0,
+        upstream: Any = None,
     ) -> AsyncIterator[Flusher]:
         """Run a flusher; at the end it is told to stop, and must."""
         async with Upstream(self.sandbox.url, timeout_s=timeout_s, connections=in_flight) as real:
@@ -140,6 +147,7 @@ class Bench:
                 in_flight=in_flight,
                 timeout_s=timeout_s,
                 lease_s=lease_s,
+                max_age_s=max_age_s,
             )
             self.running = running = asyncio.create_task(flusher.run())
             try:
@@ -155,12 +163,17 @@ class Bench:
         self.sandbox.programme.add(Fault(what=what, requests=requests, **details), now=time.time())
 
     async def append(
-        self, events: int = 1, visitor: str = VISITOR, key: PublicKey = KEY, session: str | None = None
+        self,
+        events: int = 1,
+        visitor: str = VISITOR,
+        key: PublicKey = KEY,
+        session: str | None = None,
+        origin: str | None = None,
     ) -> list[str]:
         """Append new events of a visitor as one request; their uuids, in order."""
         bodies = [event(number=next(self.numbers)) for _ in range(events)]
         fields = {"visitorId": visitor} | ({"sessionId": session} if session else {})
-        header = Lane(json.dumps(fields).encode(), "192.0.2.1", "Mozilla/5.0").header()
+        header = Lane(json.dumps(fields).encode(), "192.0.2.1", "Mozilla/5.0", origin).header()
         uuids = [str(body["uuid"]) for body in bodies]
         portion = Portion(
             visitor_queue(visitor),
@@ -185,6 +198,14 @@ class Bench:
         """Return when there are more settles than `beyond`, or than now."""
         seen = len(self.buffer.settled) if beyond is None else beyond
         await self.buffer.until(lambda buffer: len(buffer.settled) > seen)
+
+    def heal(self) -> None:
+        """End all of the sandbox's faults."""
+        self.sandbox.programme.clear()
+
+    async def view(self, key: PublicKey = KEY) -> View:
+        """The key's gate."""
+        return (await self.buffer.inner.figures())[key].gate
 
     async def until_stopped(self) -> None:
         assert self.running is not None

@@ -24,7 +24,15 @@ def text(number: int, size: int = 0) -> bytes:
 
 def head(texts: list[bytes], more: str = "none", lane: Lane = LANE) -> Head:
     header = lane.header()
-    return Head(header, [lane_id(header)] * len(texts), bytes(16 * len(texts)), texts, more)  # type: ignore[arg-type]
+    accepted_ms = [1_000 + at for at in range(len(texts))]
+    return Head(
+        header,
+        [lane_id(header)] * len(texts),
+        accepted_ms,
+        bytes(16 * len(texts)),
+        texts,
+        more,  # type: ignore[arg-type]
+    )
 
 
 @pytest.mark.parametrize("lane", [LANE, BARE])
@@ -34,7 +42,7 @@ def test_the_body_is_the_envelope_with_the_events_in_order(lane: Lane) -> None:
     assert json.loads(batch.body) == json.loads(lane.envelope) | {
         "events": [json.loads(each) for each in texts]
     }
-    assert (batch.lane, batch.events) == (lane, 3)
+    assert (batch.lane, batch.events, batch.accepted_ms) == (lane, 3, [1_000, 1_001, 1_002])
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
@@ -62,7 +70,7 @@ def test_a_body_of_exactly_the_bound_leaves_whole_and_one_byte_more_does_not(lan
     if beyond <= 0:
         assert (batch.events, len(batch.body)) == (2, REQUEST_BYTES + beyond)
     else:
-        assert (batch.events, batch.underfull) == (1, Underfull.BYTES)
+        assert (batch.events, batch.accepted_ms, batch.underfull) == (1, [1_000], Underfull.BYTES)
 
 
 @given(
@@ -100,4 +108,19 @@ def test_a_batch_is_the_longest_prefix_within_both_bounds(sizes: list[int]) -> N
 def test_a_batch_says_why_it_leaves_underfull(
     events: int, max_events: int, more: str, underfull: Underfull | None
 ) -> None:
-    assert batch_of(head([text(n) for n in range(events)], more), max_events).underfull == underfull
+    texts = [text(n) for n in range(events)]
+    assert batch_of(head(texts, more), max_events).underfull == underfull
+    draining = batch_of(head(texts, more), max_events, draining=True).underfull
+    assert draining == (Underfull.DRAIN if underfull is Underfull.LINGER else underfull)
+
+
+def test_each_reason_of_an_underfull_batch_can_be_the_one() -> None:
+    """With these five there is always exactly one: what ended the batch, looked for in this order."""
+    texts = [text(1)]
+    reasons = {
+        batch_of(head(texts, more), max_events, draining=draining).underfull
+        for more in ("none", "lane", "bytes", "events")
+        for max_events in (1, 2)
+        for draining in (False, True)
+    }
+    assert reasons == set(Underfull)

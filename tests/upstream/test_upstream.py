@@ -266,6 +266,29 @@ async def test_an_answer_with_long_or_many_headers_is_an_answer(serve: Serve, mo
     assert answer.status == 200
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        b"Set-Cookie: =;;=\x01 bad\xff\r\n",
+        b"Retry-After: \xff\xfe\r\nX-RateLimit-Limit: \xd9\xa1\xd9\xa2\r\n",
+        b'Content-Type: "\xff;;;charset=nope\r\n',
+        b"Content-Encoding: br, nope\r\n",
+        b"Location: http://[bad\r\n",
+        b"Date: yesterday\r\nRetry-After: -1\r\nRetry-After: tomorrow\r\n",
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("status", [200, 302, 429])
+async def test_headers_that_make_no_sense_leave_the_status(serve: Serve, more: bytes, status: int) -> None:
+    raw = OK.replace(b"200 OK", b"%d \xff" % status).replace(b"\r\n\r\n", b"\r\n" + more + b"\r\n", 1)
+    server = await serve(says(raw))
+    answer = await posted(server.url)
+    assert isinstance(answer, Answer), answer
+    assert (answer.status, answer.body) == (status, b'{"processed":1}')
+    assert (answer.rate.limit, answer.rate.retry_after_s) == (None, None)
+    assert answer.rate.malformed == {b"Retry": 2, b"Date:": 1}.get(more[:5], 0)
+
+
 async def test_a_compressed_answer_is_not_inflated(serve: Serve) -> None:
     bomb = gzip.compress(bytes(10_000_000))
     server = await serve(
@@ -355,6 +378,29 @@ async def test_an_answer_that_is_none_may_have_been_preceded_by_the_delivery(
     assert len(server.heads) == 1, "a POST is never sent again by the client library"
 
 
+async def test_a_head_that_drips_is_left_at_the_time_out(serve: Serve) -> None:
+    async def drips(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for byte in OK:
+            writer.write(bytes([byte]))
+            await writer.drain()
+            await asyncio.sleep(0.02)
+
+    server = await serve(drips)
+    began = asyncio.get_running_loop().time()
+    answer = await posted(server.url, timeout_s=0.3)
+    assert 0.25 < asyncio.get_running_loop().time() - began < 1.5
+    assert isinstance(answer, NoAnswer)
+    assert answer.may_have_arrived
+
+
+async def test_what_an_answer_holds_cannot_disturb_a_log_or_a_store(serve: Serve) -> None:
+    """The client library repeats what it cannot read; the words end as a dead letter's message."""
+    server = await serve(says(b"HTTP/1.1 \x1b[31m\xff\x00\r\n\r\n", then_close=True))
+    answer = await posted(server.url)
+    assert isinstance(answer, NoAnswer)
+    assert answer.error.isprintable()
+
+
 async def test_a_reset_after_the_body_may_have_arrived(serve: Serve) -> None:
     async def resets(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         reset(writer)
@@ -372,10 +418,17 @@ async def test_a_server_that_never_answers_may_have_taken_it_and_is_left_at_the_
     began = asyncio.get_running_loop().time()
     answer = await posted(server.url, timeout_s=0.2)
     assert 0.15 < asyncio.get_running_loop().time() - began < 1.0
-    assert isinstance(answer, NoAnswer)
-    assert answer.may_have_arrived
-    assert "Timeout" in answer.error
+    assert answer == NoAnswer(may_have_arrived=True, error="TimeoutError: no answer within 0.2 s")
     assert len(server.heads) == 1
+
+
+async def test_half_a_head_is_said_in_words(serve: Serve) -> None:
+    server = await serve(says(NONSENSE["half a head"], then_close=True))
+    answer = await posted(server.url)
+    assert answer == NoAnswer(
+        may_have_arrived=True,
+        error="ServerDisconnectedError: the connection was closed in the midst of the answer",
+    )
 
 
 async def test_only_early_hints_without_an_end_are_no_answer(serve: Serve) -> None:
@@ -440,6 +493,46 @@ async def test_a_kept_connection_closed_just_as_we_send_is_not_tried_twice(serve
     assert isinstance(answer, NoAnswer)
     assert answer.may_have_arrived
     assert (server.connections, len(server.heads)) == (1, 2)
+
+
+@pytest.mark.parametrize("moment", ["with the answer", "later"])
+async def test_an_answer_that_nobody_asked_for_is_not_taken_for_the_next_ones(
+    serve: Serve, moment: str
+) -> None:
+    """It was: a 200 that came into an idle connection delivered the next batch, which was refused."""
+    unasked = asyncio.Event()
+
+    async def answers_too_often(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(server.heads) > 1:
+            writer.write(b"HTTP/1.1 400 No\r\nContent-Length: 0\r\n\r\n")
+            return
+        if moment == "later":
+            writer.write(OK)
+            await unasked.wait()
+        else:
+            writer.write(OK)
+        writer.write(OK)
+
+    server = await serve(answers_too_often)
+    async with way_to(server.url) as way:
+        first = await way.post(KEY, LANE, BODY)
+        assert isinstance(first, Answer)
+        unasked.set()
+        if moment == "later":
+            await heard_something_unasked(way)
+        second = await way.post(KEY, LANE, BODY)
+    assert isinstance(second, Answer)
+    assert (first.status, second.status) == (200, 400)
+    assert server.connections == 2
+
+
+async def heard_something_unasked(way: Upstream) -> None:
+    """Wait until something has come into the one connection that is kept."""
+    assert way._session is not None
+    connector: Any = way._session.connector
+    ((protocol, _),) = next(iter(connector._conns.values()))
+    while not protocol.should_close:  # noqa: ASYNC110  # there is no event
+        await asyncio.sleep(0)
 
 
 async def test_an_answer_that_was_cut_off_does_not_spoil_the_next(serve: Serve) -> None:
