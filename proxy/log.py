@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import sys
+from enum import StrEnum
 from typing import Literal, TextIO
 
 import orjson
@@ -118,8 +119,12 @@ def _text(*, colours: bool) -> Processor:
 def _escaped(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Escape what `repr_native_str` leaves as it is: the event itself and tracebacks, which keep their lines.
 
-    Each line of a traceback is indented, so none can pass for a line of the log.
+    Each line of a traceback is indented, so none can pass for a line of the log. A word of an enumeration
+    becomes the plain text that metrics and JSON have, too.
     """
+    for name, value in event.items():
+        if isinstance(value, StrEnum):
+            event[name] = str(value)
     event["event"] = _printable(str(event.get("event", "")))
     if logger_name := event.get("logger"):
         event["logger"] = _printable(str(logger_name))

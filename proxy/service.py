@@ -34,6 +34,9 @@ _OPS_KEEPALIVE_S = 75.0
 _LAST_CALL_S = 0.2
 """From the last new connection to closing the idle ones: what was sent by then is read and answered."""
 
+_IDLE_END_S = 0.1
+"""How long a flusher with nothing in flight may take to end, also where the grace is over."""
+
 
 @dataclass(frozen=True, slots=True)
 class Running:
@@ -70,7 +73,7 @@ class Service:
             if engine is None:
                 return
             buffer = engine.buffer
-            books = Bookkeeper(buffer, metrics)
+            books = Bookkeeper(buffer, metrics, retention_s=settings.dead.retention_s)
             token = settings.ops.token
             ops = web.AppRunner(
                 make_app(
@@ -102,6 +105,7 @@ class Service:
                 in_flight=settings.delivery.in_flight,
                 timeout_s=settings.delivery.timeout_s,
                 lease_s=settings.delivery.lease_s,
+                max_age_s=settings.delivery.max_age_s,
             )
             ingest = Ingest(
                 buffer, metrics, max_events=settings.front.max_events, unknown=settings.front.unknown
@@ -177,7 +181,8 @@ class Service:
         except TimeoutError:
             self._log.warning("the grace is over; what is still held stays in the buffer")
         flusher.stop()
-        await asyncio.wait([flushing], timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
+        left_s = deadline - asyncio.get_running_loop().time()
+        await asyncio.wait([flushing], timeout=max(_IDLE_END_S, left_s))
         if not flushing.done():
             # Their leases end by themselves; the same events go out again after the next start.
             self._log.warning("the grace is over; deliveries in flight are given up")
@@ -200,7 +205,7 @@ class Service:
             "upstream",
             url=settings.upstream.url,
             limit_per_s=settings.delivery.limit_per_s,
-            share=settings.delivery.rate_share,
+            rate_share=settings.delivery.rate_share,
         )
 
 

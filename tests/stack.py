@@ -23,6 +23,7 @@ from proxy.sandbox import Entry, Fault, Record, Sandbox
 from proxy.service import Running, Service
 from proxy.settings import (
     BufferSettings,
+    DeadSettings,
     DeliverySettings,
     FrontSettings,
     ListenAddress,
@@ -238,6 +239,7 @@ def settings_of(folder: Path, upstream_url: str, **tables: Mapping[str, Any]) ->
             "lease_s": 15.0,
             "grace_s": 5.0,
         },
+        "dead": {},
         "upstream": {"url": upstream_url},
     }
     for table, values in tables.items():
@@ -248,6 +250,7 @@ def settings_of(folder: Path, upstream_url: str, **tables: Mapping[str, Any]) ->
         ops=OpsSettings(**given["ops"]),
         buffer=BufferSettings(**given["buffer"]),
         delivery=DeliverySettings(**given["delivery"]),
+        dead=DeadSettings(**given["dead"]),
         upstream=UpstreamSettings(**given["upstream"]),
     )
 

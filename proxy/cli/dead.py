@@ -14,7 +14,7 @@ import click
 
 from proxy.cli.client import Failed, printable
 from proxy.cli.operations import Operations, operations_options
-from proxy.cli.terminal import as_json, counted, sure
+from proxy.cli.terminal import as_json, counted, sure, table
 from proxy.ledger import Dead
 from proxy.settings.values import parse_duration
 
@@ -234,14 +234,9 @@ def _opened(output: Path | None) -> Iterator[TextIO]:
 
 
 def _table(letters: list[dict[str, Any]]) -> list[str]:
-    """Aligned lines, the message last: it has any length."""
-    if not letters:
-        return []
+    """A line a letter, its message last: that has any length."""
     names = ("id", "died_at", "key", "reason", "attempts", "uuid", "message")
-    rows = [[printable(str(letter[name])) for name in names] for letter in letters]
-    rows.insert(0, [name.replace("_", " ") for name in names])
-    widths = [max(len(row[at]) for row in rows) for at in range(len(names) - 1)]
-    return [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]])
-        for row in rows
-    ]
+    return table(
+        [name.replace("_", " ") for name in names],
+        [[str(letter[name]) for name in names] for letter in letters],
+    )

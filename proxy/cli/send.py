@@ -33,10 +33,14 @@ that is held means to search all that is."""
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What is known of the event at one moment: the proxy's answer, and the seconds since it was accepted."""
+    """What is known of the event at one moment: the proxy's answer, and the seconds since it was accepted.
+
+    `obstacle`: what its key suffers from, where the event waits; else None.
+    """
 
     known: dict[str, Any]
     after_s: float
+    obstacle: str | None = None
 
     @property
     def fate(self) -> str:
@@ -59,7 +63,7 @@ class Look:
             case "dropped":
                 said = "erased, or its dead letter purged or evicted, meanwhile"
             case "held":
-                said = _why_held(self.known["held"][0])
+                said = _why_held(self.known["held"][0], self.obstacle)
             case _:
                 said = "no event of this uuid; is --ops-url the proxy that the event was sent to?"
         if self.known["ambiguous"]:
@@ -132,6 +136,17 @@ def _look(operations: Operations, key: str, uuid: str) -> dict[str, Any]:
     return known
 
 
+def _obstacle(operations: Operations, key: str, known: dict[str, Any]) -> str | None:
+    """What of the key may be what the event waits for. Raises Failed."""
+    if known["fate"] != "held" or known["held"][0]["leased"]:
+        return None
+    fares = operations.get(f"/keys/{key}")
+    if fares["paused"] is not None:
+        return f"its key is paused ({fares['paused']})"
+    # The event has no Origin, as those of servers have none.
+    return "Outlit forbids clients without an Origin" if "" in fares["forbidden_origins"] else None
+
+
 def _post(url: str, uuid: str) -> None:
     body = {"source": "server", "events": [_event(uuid, time.time_ns() // 1_000_000)]}
     answer = ask(
@@ -151,7 +166,7 @@ def _looks(operations: Operations, key: str, uuid: str, accepted: float, timeout
         began = time.monotonic()
         known = _look(operations, key, uuid)
         now = time.monotonic()
-        seen = Look(known, now - accepted)
+        seen = Look(known, now - accepted, _obstacle(operations, key, known))
         yield seen
         if seen.is_last or seen.after_s >= timeout_s:
             return
@@ -162,17 +177,19 @@ def _followed(looks: Iterator[Look], say: Callable[[str], None]) -> Look:
     """Say what changes, and give the last look."""
     said = None
     for last in looks:
-        held = last.known["held"]
-        state = (last.fate, held[0]["attempts"] if held else 0, last.known["ambiguous"])
+        held = [(event["attempts"], event["leased"]) for event in last.known["held"][:1]]
+        state = (last.fate, held, last.known["ambiguous"], last.obstacle)
         if state != said:
             say(f"{last.fate:<9}  {last.in_words()}")
             said = state
     return last
 
 
-def _why_held(event: dict[str, Any]) -> str:
+def _why_held(event: dict[str, Any], obstacle: str | None) -> str:
     if event["leased"]:
         return "is being delivered"
+    if obstacle is not None:
+        return f"{obstacle}: see `keys list`"
     due = f"due in {event['due_in_s']:.1f} s" if event["due_in_s"] > 0 else "due, and waits for its turn"
     return f"{counted(event['attempts'], 'attempt')} failed, {due}" if event["attempts"] else due
 

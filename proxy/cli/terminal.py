@@ -2,8 +2,11 @@
 
 import json
 import sys
+from collections.abc import Iterable, Sequence
 
 import click
+
+from proxy.cli.client import printable
 
 
 def sure(question: str, *, yes: bool) -> None:
@@ -21,6 +24,27 @@ def sure(question: str, *, yes: bool) -> None:
 def counted(number: int, noun: str) -> str:
     """How many of something: "1 dead letter", "3,412 dead letters"."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def lasting(seconds: float) -> str:
+    """A length of time in its largest fitting unit: "0.4 s", "12 s", "3 min", "5 h", "2 d"."""
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.0f} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.1f} s"
+
+
+def table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Aligned lines under their names, the last column as long as it is; nothing where there are no rows."""
+    cells = [[printable(cell) for cell in row] for row in rows]
+    if not cells:
+        return []
+    lines = [list(names), *cells]
+    widths = [max(len(line[at]) for line in lines) for at in range(len(names) - 1)]
+    return [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1]])
+        for line in lines
+    ]
 
 
 def as_json(value: object) -> str:

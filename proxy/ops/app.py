@@ -15,6 +15,7 @@ from proxy.ops.dead_letters import DeadLetters
 from proxy.ops.erasure import Erasure
 from proxy.ops.fates import Fates
 from proxy.ops.health import Health, checks
+from proxy.ops.keys import Keys
 
 _BUFFER = web.AppKey("buffer", Buffer)
 _BOOKS = web.AppKey("books", Bookkeeper)
@@ -42,7 +43,7 @@ def make_app(
     app = web.Application(middlewares=[_errors_in_json])
     app[_BUFFER], app[_BOOKS], app[_METRICS], app[_HEALTH] = buffer, books, metrics, health
     guarded = _guard(token)
-    fates, dead = Fates(buffer), DeadLetters(buffer, metrics)
+    fates, dead, keys = Fates(buffer), DeadLetters(buffer, metrics), Keys(buffer)
     app.add_routes(
         [
             web.get("/metrics", _metrics),
@@ -56,6 +57,11 @@ def make_app(
             web.get("/dead/{id}", guarded(dead.show)),
             web.post("/dead/replay", guarded(dead.replay)),
             web.post("/dead/purge", guarded(dead.purge)),
+            web.get("/keys", guarded(keys.list)),
+            web.get("/keys/{key}", guarded(keys.show)),
+            web.post("/keys/{key}/pause", guarded(keys.pause)),
+            web.post("/keys/{key}/resume", guarded(keys.resume)),
+            web.post("/keys/{key}/retry", guarded(keys.retry)),
             web.post("/erase", guarded(Erasure(buffer, metrics, lease_s).erase)),
         ]
     )

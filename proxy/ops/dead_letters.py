@@ -140,6 +140,7 @@ def _line(letter: DeadLetter) -> dict[str, object]:
         "reason": letter.reason,
         "message": letter.message,
         "attempts": letter.attempts,
+        "first_tried_at": moment(letter.first_tried_ms),
         "died_at": moment(letter.died_at_ms),
     }
 

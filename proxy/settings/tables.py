@@ -33,7 +33,7 @@ from proxy.settings.setting import Setting, settings_of
 from proxy.settings.values import BufferUrl, ListenAddress, parse_buffer_url, show_duration, show_size
 
 _KB, _MB, _GB, _TB = 1_000, 1_000_000, 1_000_000_000, 1_000_000_000_000
-_MINUTE_S, _HOUR_S, _DAY_S = 60, 3_600, 86_400
+_MINUTE_S, _HOUR_S, _DAY_S, _YEAR_S = 60, 3_600, 86_400, 31_536_000
 
 # What is left of a lease when its request has timed out must suffice to settle it: otherwise another worker
 # reads the same events again while their fate is being written down.
@@ -324,6 +324,13 @@ class DeliverySettings(_Table):
         le=10 * _MINUTE_S,
         description="how long a claimed queue is one worker's; more than timeout + 5s",
     )
+    max_age_s: Seconds = Field(
+        default=3.0 * _DAY_S,
+        validation_alias="max_age",
+        ge=_MINUTE_S,
+        le=_YEAR_S,
+        description="age at which an event that upstream forbids, or has failed to take 10 times, is dead",
+    )
     on_exit: Literal["keep", "drain"] = Field(
         default="keep", description="what is held at exit: left in the buffer, or sent first, within grace"
     )
@@ -352,7 +359,17 @@ class DeadSettings(_Table):
     """Dead letters: events that ended undelivered and are kept to be looked at."""
 
     max_bytes: Bytes = Field(
-        default=500 * _MB, ge=_MB, le=_TB, description="stored bytes of dead letters, in all"
+        default=500 * _MB,
+        ge=_MB,
+        le=_TB,
+        description="stored bytes of dead letters, in all; beyond, the oldest are given up",
+    )
+    retention_s: Seconds = Field(
+        default=30.0 * _DAY_S,
+        validation_alias="retention",
+        ge=_MINUTE_S,
+        le=10 * _YEAR_S,
+        description="how long a dead letter is kept; then it is given up",
     )
 
 

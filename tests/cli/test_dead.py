@@ -1,12 +1,14 @@
 """``outlit-proxy dead``: counts first, asks, and does no more than it said."""
 
 import json
+import re
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from proxy.ledger import Dead
 from tests.cli.operator import Operator, fresh
 from tests.programs import wait_for
 from tests.sandbox.bodies import OTHER_VISITOR, VISITOR
@@ -51,7 +53,7 @@ def test_every_filter_finds_what_fits(operator: Operator, key: str) -> None:
         (("--visitor", VISITOR), 2),
         (("--visitor", OTHER_VISITOR), 1),
         (("--reason", "refused"), 3),
-        (("--reason", "envelope_refused"), 0),
+        *((("--reason", str(reason)), 0) for reason in Dead if reason != "refused"),
         (("--since", "1h"), 3),
         (("--until", "1h"), 0),
         (("--since", "2020-01-01", "--until", later), 3),
@@ -98,6 +100,29 @@ def test_export_writes_all_of_them_a_line_each_though_a_page_holds_a_hundred(
     letters = [json.loads(line) for line in result.stdout.splitlines()]
     assert [letter["event"]["uuid"] for letter in letters] == uuids[::-1]
     assert result.stderr == "105 dead letters written\n"
+
+
+def test_an_exported_line_has_all_that_is_known_of_its_letter(operator: Operator, key: str) -> None:
+    sent = fresh("custom", properties={"emoji": "\ud83d"})
+    operator.die(key, sent)
+    [line] = operator.run("dead", "export", "--key", key).stdout.splitlines()
+    letter = json.loads(line)
+    assert letter.pop("id") > 0
+    assert letter.pop("user_agent").startswith("Python-urllib/")
+    first_tried_at, died_at = letter.pop("first_tried_at"), letter.pop("died_at")
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first_tried_at)
+    assert first_tried_at <= died_at
+    assert letter == {
+        "key": key,
+        "uuid": sent["uuid"],
+        "reason": "refused",
+        "message": "Fault: refused",
+        "attempts": 1,
+        "event": sent,
+        "envelope": {"source": "client", "visitorId": VISITOR},
+        "client_ip": "127.0.0.1",
+        "origin": None,
+    }
 
 
 def test_export_makes_a_file_for_its_owner_and_never_overwrites_one(

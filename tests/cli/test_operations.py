@@ -20,6 +20,10 @@ COMMANDS = [
     ("dead", "export"),
     ("dead", "replay", "--all", "--yes"),
     ("dead", "purge", "--all", "--yes"),
+    ("keys", "list"),
+    ("keys", "pause", "pk_a", "--yes"),
+    ("keys", "resume", "pk_a"),
+    ("keys", "retry", "pk_a"),
     ("erase", "--email", "ann@acme.example", "--yes"),
     ("send", "--key", "pk_a"),
 ]

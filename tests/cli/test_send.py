@@ -3,6 +3,8 @@
 import json
 import re
 
+import pytest
+
 from tests.cli.operator import Operator
 from tests.programs import free_port
 
@@ -61,6 +63,20 @@ def test_an_event_that_waits_says_why_and_fails_when_time_is_up(operator: Operat
     assert result.exit_code == 1
     assert re.search(r"^held       1 attempt failed, due in \d+\.\d s$", result.stdout, re.MULTILINE)
     assert result.stderr.startswith("main send: not delivered within 2 s: held, 1 attempt failed, due in ")
+
+
+@pytest.mark.parametrize(
+    ("status", "obstacle"),
+    [(401, "its key is paused (key_refused)"), (403, "Outlit forbids clients without an Origin")],
+)
+def test_what_the_whole_key_suffers_from_is_said(
+    operator: Operator, key: str, status: int, obstacle: str
+) -> None:
+    operator.sandbox.fault("status", status=status, public_key=key)
+    result = operator.run("send", "--key", key, "--timeout", "2")
+    assert result.exit_code == 1
+    assert f"held       {obstacle}: see `keys list`\n" in result.stdout
+    assert result.stderr.endswith(f"within 2 s: held, {obstacle}: see `keys list`\n")
 
 
 def test_a_lost_answer_is_told(operator: Operator, key: str) -> None:

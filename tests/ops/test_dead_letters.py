@@ -3,6 +3,7 @@
 import itertools
 import json
 from base64 import b64encode
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
@@ -11,6 +12,9 @@ import pytest
 
 from proxy.buffer import BufferUnavailable, Which
 from proxy.buffer.sqlite import SqliteBuffer
+from proxy.flusher import Flusher
+from proxy.ledger import Dead
+from proxy.ops import Bookkeeper
 from proxy.sandbox import Fault, What
 from tests.ops.operator import ask, books, die, done, fresh, outage, recovery, told
 from tests.sandbox.bodies import OTHER_VISITOR, SESSION, VISITOR, client
@@ -33,7 +37,8 @@ async def test_dead_letters_are_listed_newest_first_without_what_clients_sent(st
     assert [letter["uuid"] for letter in page["dead"]] == uuids[::-1]
     letter = page["dead"][0]
     died_at = datetime.fromisoformat(letter.pop("died_at"))
-    assert abs(datetime.now(UTC) - died_at) < timedelta(minutes=1)
+    first_tried_at = datetime.fromisoformat(letter.pop("first_tried_at"))
+    assert datetime.now(UTC) - timedelta(minutes=1) < first_tried_at <= died_at <= datetime.now(UTC)
     assert letter == {
         "id": 3,
         "key": KEY,
@@ -129,6 +134,41 @@ async def test_a_dead_letter_is_shown_with_everything_it_would_be_sent_with(stac
     assert page["dead"] == [letter]
 
 
+async def test_a_dead_letter_counts_its_tries_and_tells_when_the_first_was(stack: Stack) -> None:
+    stack.fault(Fault(what=What.STATUS, status=503, requests=1))
+    stack.fault(Fault(what=What.REFUSE_INDICES, indices=(0,), requests=1))
+    await stack.post(client(fresh(), fresh()))
+    await stack.until(lambda record: len(record.entries) == 1)
+    first_answered_at = datetime.now(UTC)
+    while not (await done(stack, f"/keys/{KEY}/retry"))["waited"]:
+        pass
+    await books(stack, dead=1, delivered=1)
+    for letter in (await told(stack, "/dead/1"), (await told(stack, "/dead"))["dead"][0]):
+        assert letter["attempts"] == 2
+        first_tried_at = datetime.fromisoformat(letter["first_tried_at"])
+        assert first_tried_at < first_answered_at < datetime.fromisoformat(letter["died_at"])
+
+
+@pytest.mark.parametrize("reason", Dead)
+async def test_every_reason_can_be_asked_for(stack: Stack, reason: Dead) -> None:
+    await die(stack, fresh())
+    assert (await told(stack, "/dead", reason=reason))["count"] == (reason is Dead.REFUSED)
+
+
+async def test_beyond_their_bound_the_oldest_are_given_up_and_counted(start_stack: StartStack) -> None:
+    stack = await start_stack(dead={"max_bytes": 1_000_000})
+    stack.fault(Fault(what=What.REFUSE_INDICES, indices=(0,)))
+    noise = Random(1)
+    for number in (1, 2, 3):
+        # What compresses well would fit.
+        large = fresh("custom", properties={"noise": b64encode(noise.randbytes(300_000)).decode()})
+        await stack.post(client(large))
+        await books(stack, accepted=number, held=0, dead=min(number, 2), dropped=max(0, number - 2))
+    page = await told(stack, "/dead")
+    assert (page["count"], ids(page)) == (2, [3, 2])
+    assert (await stack.metrics())("events_dropped_total", reason="dead_evicted") == 1
+
+
 async def test_what_is_secret_was_redacted_before_it_was_kept(stack: Stack) -> None:
     secret = fresh("form", url="https://acme.example/?token=hunter2", formFields={"password": "hunter2"})
     await die(stack, secret)
@@ -139,6 +179,25 @@ async def test_a_dead_letter_that_is_not_there_is_404(stack: Stack) -> None:
     reply = await ask(stack, "GET", "/dead/7")
     assert reply.status == 404
     assert reply.json["error"].startswith("no dead letter 7: ")
+
+
+async def test_the_ages_that_the_operator_set_reach_those_who_act_on_them(
+    monkeypatch: pytest.MonkeyPatch, start_stack: StartStack
+) -> None:
+    """Both are a minute at least, too long to be waited for here: what they do is tested where they do it."""
+    told: dict[str, float] = {}
+
+    def noting(room: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def built(*rooms: Any, **given: Any) -> Any:
+            told[name] = given[name]
+            return room(*rooms, **given)
+
+        return built
+
+    monkeypatch.setattr("proxy.service.Flusher", noting(Flusher, "max_age_s"))
+    monkeypatch.setattr("proxy.service.Bookkeeper", noting(Bookkeeper, "retention_s"))
+    await start_stack(delivery={"max_age_s": 61.0}, dead={"retention_s": 62.0})
+    assert told == {"max_age_s": 61.0, "retention_s": 62.0}
 
 
 # -- replay ------------------------------------------------------------------------------------------------

@@ -185,7 +185,12 @@ async def operations(folder: Path, lease_s: float) -> AsyncIterator[Operations]:
     buffer = await SqliteBuffer.opened(folder / "buffer.db", terms, sync_every_commit=False)
     metrics = Metrics()
     app = make_app(
-        buffer, Bookkeeper(buffer, metrics), metrics, Health(started=True), OPS_TOKEN, lease_s=lease_s
+        buffer,
+        Bookkeeper(buffer, metrics, retention_s=60.0),
+        metrics,
+        Health(started=True),
+        OPS_TOKEN,
+        lease_s=lease_s,
     )
     async with TestClient(TestServer(app)) as http:
         yield Operations(buffer, http)

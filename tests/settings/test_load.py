@@ -267,8 +267,6 @@ def test_an_unknown_name_in_the_file_is_an_error_with_a_suggestion(file, text, p
         "front.bots",
         "front.script",
         "ops.allowed_hosts",
-        "delivery.max_age",
-        "dead.retention",
         "gateway.api_key",
     ],
 )
@@ -320,6 +318,9 @@ def test_a_port_that_is_no_service_link_is_an_error():
         ("front.max_events", "0", ' = "0": out of bounds: write 1 to 100000'),
         ("delivery.rate_share", "0", ' = "0": out of bounds: write more than 0, at most 1'),
         ("delivery.rate_share", "1.1", ' = "1.1": out of bounds: write more than 0, at most 1'),
+        ("delivery.max_age", "59s", ' = "59s": out of bounds: write 1m to 365d'),
+        ("delivery.max_age", "0", ' = "0": a duration needs a unit: write "0s" for seconds, or ms, m, h, d'),
+        ("dead.retention", "0s", ' = "0s": out of bounds: write 1m to 3650d'),
         ("front.client_ip", "off", ' = "off": not a choice: write "forward", "truncate" or "drop"'),
         ("log.level", "INFO", ' = "INFO": not a choice: write "debug", "info", "warning" or "error"'),
         (
