@@ -1,9 +1,11 @@
-"""Benchmarks of the buffer: what its verbs cost, and what an event takes that it holds.
+"""Benchmarks: what the buffer's verbs cost and what an event takes that it holds; how the limit is used.
 
-``measure`` measures on a `Bench`, and gives figures as values; ``visits`` makes up what is stored; ``table``
-prints. The benchmarks of the whole proxy, which need servers around it, are in `tests/bench`.
+``measure`` measures the buffer on a `Bench`, and gives figures as values; ``visits`` makes up what is stored.
+``budget`` measures the use of the limit: a ``fleet`` of proxies sends to a ``stand_in``. ``table`` prints.
+The benchmarks of the whole proxy, which need servers around it, are in `tests/bench`.
 """
 
+from proxy.bench.budget import Case, Usage, as_document, cases, measure_usage, names
 from proxy.bench.measure import (
     APPENDS,
     SHAPES,
@@ -23,11 +25,17 @@ __all__ = [
     "DATA",
     "SHAPES",
     "AppendCost",
+    "Case",
     "ClaimCost",
     "HeldSize",
     "Table",
+    "Usage",
     "all_queues",
+    "as_document",
+    "cases",
     "measure_appends",
     "measure_claims",
     "measure_held",
+    "measure_usage",
+    "names",
 ]

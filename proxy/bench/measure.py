@@ -13,6 +13,7 @@ from array import array
 from collections.abc import Awaitable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
+from math import ceil
 from typing import TypeVar
 
 import xxhash
@@ -20,11 +21,13 @@ import xxhash
 from proxy.bench.visits import Post, Visits
 from proxy.buffer import Lease, Portion, Settlement, Spent
 from proxy.buffer.bench import BENCH_KEY, Bench, BenchRefused
+from proxy.gate import Feedback, Outcome
 from proxy.lanes import QueueId, lane_header, lane_id
 from proxy.ledger import Answered
 from proxy.wire.columns import Columns
 from proxy.wire.envelope import Envelope, read_ordinary
 from proxy.wire.limits import EVENTS_PER_REQUEST, REQUEST_BYTES
+from proxy.wire.rate_headers import MAX_LIMIT, RateHeaders
 
 T = TypeVar("T")
 
@@ -43,6 +46,7 @@ _AT_ONCE = 64
 _FILL_AT_ONCE = 512
 _READY_POSTS = 2_000
 _TOKEN_BYTES = 12
+_ANSWERED_AFTER_MS = 60.0
 
 _NOTHING_DUE = "nothing is due of what was stored a moment ago: did the store lose it?"
 _LEASE_ENDED = "a lease ended while it was being measured: is the machine, or the store, hanging?"
@@ -84,7 +88,7 @@ class HeldSize:
 
 async def measure_claims(bench: Bench, due: int, samples: int) -> ClaimCost:
     """Claim, read and settle so many times, with `due` queues due all the while."""
-    ready = cycle(list(islice(_portions(Visits(_now_ms(), events=1).posts()), _READY_POSTS)))
+    ready = cycle(list(islice(portions(Visits(_now_ms(), events=1).posts()), _READY_POSTS)))
     claims, reads, settles = _Calls(), _Calls(), _Calls()
     tokens: list[bytes] = []
     try:
@@ -98,7 +102,7 @@ async def measure_claims(bench: Bench, due: int, samples: int) -> ClaimCost:
             head = await reads.measure(bench, bench.buffer.read(lease, EVENTS_PER_REQUEST, REQUEST_BYTES))
             if isinstance(head, Spent):
                 raise BenchRefused(_LEASE_ENDED)
-            taken = Settlement(len(head.texts), answered=Answered.DELIVERED)
+            taken = Settlement(len(head.texts), feedback=_as_answered(), answered=Answered.DELIVERED)
             if isinstance(await settles.measure(bench, bench.buffer.settle(lease, taken)), Spent):
                 raise BenchRefused(_LEASE_ENDED)
             await _append(bench, replace(next(ready), queue=lease.queue))
@@ -110,7 +114,7 @@ async def measure_claims(bench: Bench, due: int, samples: int) -> ClaimCost:
 async def measure_appends(bench: Bench, events: int, samples: int) -> AppendCost:
     """Append so many requests of so many events one after another, and then as many 64 at a time."""
     posts = Visits(_now_ms(), events=events).posts()
-    numbered = enumerate(islice(_portions(posts), 2 * samples))
+    numbered = enumerate(islice(portions(posts), 2 * samples))
     ready = iter([replace(portion, queue=_queue(n // 3)) for n, portion in numbered])
     alone = _Calls()
     try:
@@ -133,7 +137,7 @@ async def measure_held(bench: Bench, events_a_post: int, posts_a_queue: int, eve
     before = await bench.stored_bytes()
     text_bytes = stored = 0
     try:
-        for number, portion in enumerate(_portions(visits.of(queues))):
+        for number, portion in enumerate(portions(visits.of(queues))):
             await _append(bench, replace(portion, queue=_queue(number % queues)))
             text_bytes += sum(map(len, portion.texts))
             stored += len(portion.texts)
@@ -147,6 +151,14 @@ async def measure_held(bench: Bench, events_a_post: int, posts_a_queue: int, eve
 def all_queues() -> Iterator[QueueId]:
     """Every queue that a benchmark may have filled."""
     return map(_queue, range(MOST_QUEUES))
+
+
+def _as_answered() -> Feedback:
+    """What an ordinary answer teaches the gate, but for the limit: settling is to cost what it will cost."""
+    now_s = time.time()
+    reset_at = ceil(now_s)
+    headers = RateHeaders(MAX_LIMIT, MAX_LIMIT // 2, reset_at, reset_in_s=reset_at - int(now_s))
+    return Feedback(Outcome.TAKEN, headers, sent_ms=1000 * now_s - _ANSWERED_AFTER_MS)
 
 
 # -- calls ---------------------------------------------------------------------------------------------
@@ -201,7 +213,7 @@ async def _all_of(calls: Iterable[Awaitable[None]], at_once: int) -> None:
 # -- what is stored ------------------------------------------------------------------------------------
 
 
-def _portions(posts: Iterable[Post]) -> Iterator[Portion]:
+def portions(posts: Iterable[Post]) -> Iterator[Portion]:
     """The posts as the front hands them to the buffer."""
     for post in posts:
         envelope = read_ordinary(post.body)

@@ -9,6 +9,7 @@ from proxy.cli.dead import dead
 from proxy.cli.demo import demo
 from proxy.cli.erase import erase
 from proxy.cli.healthcheck import healthcheck
+from proxy.cli.keys import keys
 from proxy.cli.run import run
 from proxy.cli.sandbox import sandbox
 from proxy.cli.send import send
@@ -20,5 +21,5 @@ def main() -> None:
     """A first-party ingest proxy for Outlit."""
 
 
-for _command in (run, demo, sandbox, healthcheck, config, send, dead, erase, bench):
+for _command in (run, demo, sandbox, healthcheck, config, send, keys, dead, erase, bench):
     main.add_command(_command)

@@ -1,4 +1,4 @@
-"""``outlit-proxy bench``: what the buffer costs, measured where it will work."""
+"""``outlit-proxy bench``: what the buffer costs and how the limit is used, measured where it will work."""
 
 import asyncio
 import sys
@@ -13,13 +13,19 @@ from proxy.bench import (
     DATA,
     SHAPES,
     AppendCost,
+    Case,
     ClaimCost,
     HeldSize,
     Table,
+    Usage,
     all_queues,
+    as_document,
+    cases,
     measure_appends,
     measure_claims,
     measure_held,
+    measure_usage,
+    names,
 )
 from proxy.buffer import BufferFault
 from proxy.buffer.bench import Bench, BenchRefused
@@ -85,6 +91,104 @@ def buffer(
             asyncio.run(_run(settings, due, samples, events, in_json=in_json))
     except (StartRefused, BenchRefused, BufferFault) as error:
         sys.exit(f"outlit-proxy bench buffer: {error}")
+
+
+@bench.command()
+@click.option(
+    "--seconds",
+    type=click.IntRange(1, 3_600),
+    default=60,
+    show_default=True,
+    help="That count, for each case.",
+)
+@click.option(
+    "--warm-up",
+    "warm_up_s",
+    type=click.FloatRange(0, 3_600),
+    default=30,
+    show_default=True,
+    help="Seconds before these, in which a gate learns.",
+)
+@click.option(
+    "--only",
+    type=click.Choice(names()),
+    multiple=True,
+    metavar="CASE",
+    help="Only these: a case such as fixed/alone, or all of a window or a scene.  [default: all]",
+)
+@click.option("--json", "in_json", is_flag=True, help="One JSON object at the end, for a script.")
+@buffer_options
+def budget(
+    *, settings: Settings, seconds: int, warm_up_s: float, only: tuple[str, ...], in_json: bool
+) -> None:
+    """Measure how much of upstream's limit is used, and how often it is exceeded.
+
+    Proxies without a front send a backlog to a sandbox in a process of its own, which allows 100 requests a
+    second in one of its windows and takes 20 to 200 ms for each. A case is a window (fixed, sliding-log,
+    sliding-counter, bucket-100, bucket-10) and a scene:
+
+    \b
+    alone         one proxy
+    stranger      somebody else makes 30 requests a second with the same key
+    three         three proxies that know nothing of each other
+    three-shares  the same with delivery.rate_share = 1/3
+    replicas      three on one Redis
+    lowered       the limit falls to 10, and rises to 100 again
+
+    Utilisation is what was granted of what the window allowed and a stranger left. With SQLite each proxy has
+    a temporary file, below TMPDIR; in a Redis nothing is touched or left. A case takes a minute and a half.
+    A machine that is busy with something else uses less of the limit: that is measured, too.
+
+    \b
+    outlit-proxy bench budget --only alone
+    outlit-proxy bench budget --only fixed/stranger --seconds 300 --json
+    outlit-proxy bench budget --buffer redis://localhost
+    """  # noqa: D301  # click's mark for "as it stands"
+    log.configure("auto", "error")  # to stderr: stdout is for the table, and pauses are what is measured
+    chosen = tuple(cases(only, on_redis=settings.buffer.url.is_redis))
+    if not chosen:
+        raise click.BadParameter("replicas share a Redis: name one with --buffer", param_hint="--only")
+    try:
+        asyncio.run(_measure_usages(settings, chosen, warm_up_s, seconds, in_json=in_json))
+    except* (StartRefused, BenchRefused, BufferFault) as group:
+        sys.exit(f"outlit-proxy bench budget: {_first(group)}")
+
+
+async def _measure_usages(
+    settings: Settings, chosen: tuple[Case, ...], warm_up_s: float, seconds: int, *, in_json: bool
+) -> None:
+    measured: list[Usage] = []
+    for case in chosen:
+        measured.append(await measure_usage(settings, case, warm_up_s, seconds))
+        if in_json:
+            continue
+        row = _usage_row(measured[-1])
+        if len(measured) == 1:
+            click.echo(f"100 requests/s allowed; 20-200 ms; {warm_up_s:g} s to learn, {seconds} s counted")
+            table = Table(*row, first_width=max(len(str(each)) for each in chosen), say=click.echo)
+        table.row(*row.values())
+    if in_json:
+        click.echo(as_json({"usages": [as_document(usage) for usage in measured]}))
+
+
+def _usage_row(usage: Usage) -> dict[str, str]:
+    back_s = "" if usage.back_in_use_s is None else f"{usage.back_in_use_s}"
+    return {
+        "case": usage.case,
+        "utilisation, %": f"{100 * usage.utilisation:.1f}",
+        "429": f"{usage.limited:,}",
+        "429, %": f"{100 * usage.limited_share:.3f}",
+        "events/request": f"{usage.events / usage.granted:.1f}" if usage.granted else "",
+        "requests": f"{usage.granted + usage.limited:,}",
+        "stranger's": f"{usage.strangers:,}" if usage.strangers else "",
+        "used again after, s": back_s,
+    }
+
+
+def _first(group: BaseException) -> BaseException:
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return group
 
 
 async def _run(settings: Settings, due: tuple[int, ...], samples: int, events: int, *, in_json: bool) -> None:

@@ -8,6 +8,7 @@ from random import Random
 import aiohttp
 
 from proxy.demo.comparison import Posted
+from proxy.demo.marks import KEY
 from proxy.demo.traffic import Backend, Post, Visitor
 
 _TIMEOUT_S = 10.0
@@ -35,7 +36,7 @@ class Client:
 
     def __init__(self, session: aiohttp.ClientSession, front_url: str, rng: Random, tally: Tally) -> None:
         self._session = session
-        self._url = f"{front_url}/api/i/v1/pk_demo/events"
+        self._url = f"{front_url}/api/i/v1/{KEY}/events"
         self._rng = rng
         self._tally = tally
 

@@ -22,8 +22,8 @@ from proxy.demo.client import Client, Tally, rings_within
 from proxy.demo.comparison import Verdict, compare
 from proxy.demo.evidence import gather, others_in
 from proxy.demo.figures import Figures, Watch
-from proxy.demo.marks import Marks
-from proxy.demo.mishaps import LATENCY, is_waiting, mishaps, strike
+from proxy.demo.marks import KEY, Marks
+from proxy.demo.mishaps import THROUGHOUT, Mishap, calm, is_waiting, mishaps
 from proxy.demo.traffic import Backend, Visitor
 from proxy.sandbox import LIMIT_PER_S, Record, Sandbox
 from proxy.service import Running, Service
@@ -43,6 +43,10 @@ _HANG_UP_S = 15.0
 _DRAIN_S = 30.0
 """For what is held at the end, or as long as the run was: back-offs of the last mishap, then the backlog."""
 _DRAIN_LOOK_S = 0.1
+_ANSWERED_S = 0.5
+"""In which what upstream has answered is settled, so that no wait begins after the operator ended them."""
+_KNOWN_AFTER_S = 1.0
+"""When a proxy has heard of another limit: what was on its way has been answered."""
 _SPREAD_S = 1.5
 """In which all visitors arrive: not in one instant, which no site sees."""
 
@@ -73,7 +77,7 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What is seen while it runs. `at` in Unix seconds; `beyond_limit`: 429 that no mishap gave."""
+    """What is seen while it runs. `at` in Unix seconds; `beyond_limit`: as in `Outcome`."""
 
     at: float
     figures: Figures
@@ -85,8 +89,9 @@ class Moment:
 class Outcome:
     """How a run ended. `figures`: when the clients had stopped and the proxy had delivered what it held.
 
-    `refused` events the front would not take, though each is valid. `sabotage_missed`: sabotage was ordered
-    and met no event.
+    `refused` events the front would not take, though each is valid. `beyond_limit`: 429 that no mishap gave;
+    `as_limit_fell`: those that were given because the limit had just become another. `sabotage_missed`:
+    sabotage was ordered and met no event.
     """
 
     verdict: Verdict
@@ -96,6 +101,7 @@ class Outcome:
     sent_again: int
     busiest_second: int
     beyond_limit: int
+    as_limit_fell: int
     drain_s: float
     sabotage_missed: bool
 
@@ -121,7 +127,7 @@ async def demonstrate(plan: Plan, show: Show, end_early: asyncio.Event) -> Outco
 
     Raises what the service raises, in groups, and OSError where the stand-in finds no port.
     """
-    stand_in = Sandbox()
+    stand_in = Sandbox(script=THROUGHOUT)
     await stand_in.start()
     try:
         run = _Run(plan, show, stand_in)
@@ -157,6 +163,7 @@ class _Run:
             Backend(self._marks, "s3", self._rng, is_old=False, customer="acme"),
         )
         self._others = _Others(stand_in.record, self._marks)
+        self._limited = _Limited(stand_in.record)
         self._tally = Tally()
         # Set by `play`:
         self._figures = Figures()
@@ -174,7 +181,6 @@ class _Run:
                 plan=self._plan,
             )
         )
-        strike(self._stand_in.programme, LATENCY, time.time())
         async with aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -184,7 +190,7 @@ class _Run:
             watch = Watch(session, running.ops_url, self._token)
             async with asyncio.TaskGroup() as tasks:
                 showing = tasks.create_task(self._keep_showing(watch), name="show")
-                await self._clients_come_and_go(session, running.front_url, end_early)
+                await self._clients_come_and_go(session, running.front_url, watch, end_early)
                 await self._drain(watch)
                 showing.cancel()
             self._figures = await watch.figures(recount=True)
@@ -207,14 +213,15 @@ class _Run:
             unacknowledged=len(tally.unacknowledged),
             sent_again=tally.sent_again,
             busiest_second=record.stats.busiest_second,
-            beyond_limit=record.stats.limited,
+            beyond_limit=self._limited.beyond(time.time()),
+            as_limit_fell=self._limited.as_it_fell,
             drain_s=self._drain_s,
             sabotage_missed=self._plan.sabotage is not None
             and is_waiting(self._stand_in.programme, self._plan.sabotage, time.time()),
         )
 
     async def _clients_come_and_go(
-        self, session: aiohttp.ClientSession, front_url: str, end_early: asyncio.Event
+        self, session: aiohttp.ClientSession, front_url: str, watch: Watch, end_early: asyncio.Event
     ) -> None:
         client = Client(session, front_url, self._rng, self._tally)
         closing = asyncio.Event()
@@ -222,7 +229,7 @@ class _Run:
             visiting = (self._visits(client, closing) for _ in range(self._plan.visitors))
             serving = (client.talk(backend, closing) for backend in self._backends)
             talking = [tasks.create_task(each, name="client") for each in (*visiting, *serving)]
-            tasks.create_task(self._let_go_wrong(closing), name="mishaps")
+            tasks.create_task(self._let_go_wrong(client, watch, closing), name="mishaps")
             await rings_within(end_early, self._plan.run_s)
             closing.set()
             _, late = await asyncio.wait(talking, timeout=_HANG_UP_S)
@@ -233,20 +240,41 @@ class _Run:
         """One visitor after the other."""
         await rings_within(closing, self._rng.uniform(0, _SPREAD_S))
         while not closing.is_set():
-            await client.talk(Visitor(self._marks, f"v{next(self._streams)}", self._rng), closing)
+            await client.talk(self._visitor(), closing)
 
-    async def _let_go_wrong(self, closing: asyncio.Event) -> None:
+    def _visitor(self) -> Visitor:
+        return Visitor(self._marks, f"v{next(self._streams)}", self._rng)
+
+    async def _let_go_wrong(self, client: Client, watch: Watch, closing: asyncio.Event) -> None:
         began = asyncio.get_running_loop().time()
-        for mishap in mishaps(self._plan.run_s, self._plan.sabotage):
-            wait_s = began + mishap.at_s - asyncio.get_running_loop().time()
-            if await rings_within(closing, wait_s):
-                return
-            strike(self._stand_in.programme, mishap.fault, time.time())
-            self._show.say(mishap.said)
+        async with asyncio.TaskGroup() as visiting:
+            for mishap in mishaps(self._plan.run_s, self._plan.sabotage):
+                wait_s = began + mishap.at_s - asyncio.get_running_loop().time()
+                if await rings_within(closing, wait_s):
+                    return
+                self._show.say(mishap.said)
+                self._strike(mishap)
+                if mishap.planted is not None:
+                    visitor = self._visitor()
+                    visitor.plant(mishap.planted)
+                    visiting.create_task(client.talk(visitor, closing), name="client")
+                if mishap.retried:
+                    await watch.retry(KEY)
+
+    def _strike(self, mishap: Mishap) -> None:
+        now = time.time()
+        if mishap.fault is not None:
+            self._stand_in.programme.add(mishap.fault, now=now)
+        if mishap.limit is not None:
+            self._stand_in.limiter.changes.add(mishap.limit, now=now)
+            self._limited.falls(now + mishap.lasts_s)
 
     async def _drain(self, watch: Watch) -> None:
         """Wait until nothing is held, but not for ever."""
         self._show.say("the clients have stopped; what is held is delivered")
+        if calm(self._stand_in.programme, time.time()):
+            await asyncio.sleep(_ANSWERED_S)
+        await watch.retry(KEY)
         loop = asyncio.get_running_loop()
         began = loop.time()
         while loop.time() - began < max(_DRAIN_S, self._plan.run_s):
@@ -261,7 +289,8 @@ class _Run:
             self._show.moment(self._moment(await watch.figures()))
 
     def _moment(self, figures: Figures) -> Moment:
-        return Moment(time.time(), figures, self._stand_in.record.stats.limited, self._others.count())
+        now = time.time()
+        return Moment(now, figures, self._limited.beyond(now), self._others.count())
 
 
 class _Others:
@@ -278,6 +307,27 @@ class _Others:
         self._count += others_in(self._record.since(self._seen), self._marks)
         self._seen = self._record.last_seq
         return self._count
+
+
+class _Limited:
+    """Counts requests beyond the limit, apart those that nobody could have known to be too many."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self._before = 0
+        self._falls_until = 0.0
+        self.as_it_fell = 0
+
+    def falls(self, until: float) -> None:
+        """The limit is lower from now on, `until` some Unix seconds."""
+        self._before = self._record.stats.limited
+        self._falls_until = until + _KNOWN_AFTER_S
+
+    def beyond(self, now: float) -> int:
+        """How many there are by now but for those; to be asked now and then while the limit is lower."""
+        if now <= self._falls_until:
+            self.as_it_fell = self._record.stats.limited - self._before
+        return self._record.stats.limited - self.as_it_fell
 
 
 def _settings(plan: Plan, upstream_url: str, token: str) -> Settings:

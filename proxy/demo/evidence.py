@@ -2,10 +2,10 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from proxy.demo.comparison import Arrival, Evidence, Sender, canonical, content_of
-from proxy.demo.marks import SECRET, Marks
+from proxy.demo.marks import SECRET, Marks, is_poison
 from proxy.sandbox import Entry
 
 _GOES_AGAIN = frozenset({401, 402, 403, 404, 408, 425, 429})
@@ -30,9 +30,7 @@ def gather(entries: Iterable[Entry], marks: Marks) -> Evidence:
                 others += 1
                 continue
             arrivals.append(Arrival(marker, entry.seq, str(event.get("uuid", "")), content_of(event), sender))
-        if _is_final(entry.status):
-            left = set(range(len(entry.events))) - set(entry.taken)
-            refused.update(marker for index in left if (marker := marks.find(entry.events[index])))
+        refused.update(marker for event in _refused(entry) if (marker := marks.find(event)))
     return Evidence(arrivals, frozenset(refused), frozenset(unanswered), tuple(exposed), others)
 
 
@@ -60,6 +58,14 @@ def _exposed(entry: Entry) -> list[str]:
         for name, part in parts.items()
         if re.search(SECRET, json.dumps(part))
     ]
+
+
+def _refused(entry: Entry) -> Sequence[object]:
+    """The events of a request that upstream will never take: of several refused together, the bad ones."""
+    if not _is_final(entry.status):
+        return ()
+    left = [event for index, event in enumerate(entry.events) if index not in entry.taken]
+    return [event for event in left if is_poison(event)] or left
 
 
 def _is_final(status: int | None) -> bool:

@@ -45,7 +45,7 @@ class Watch:
     """Asks one proxy's operations listener."""
 
     def __init__(self, session: aiohttp.ClientSession, ops_url: str, token: str) -> None:
-        """`token`: the operator's, which a recount needs."""
+        """`token`: the operator's."""
         self._session = session
         self._url = ops_url
         self._headers = {"Authorization": f"Bearer {token}"}
@@ -58,6 +58,12 @@ class Watch:
         async with self._session.get(f"{self._url}/metrics") as response:
             response.raise_for_status()
             return read_figures(await response.text())
+
+    async def retry(self, key: str) -> None:
+        """As the operator: have what waits for a later try sent now. Raises aiohttp.ClientError."""
+        async with self._session.post(f"{self._url}/keys/{key}/retry", headers=self._headers) as response:
+            if response.status != 404:  # nothing was ever accepted
+                response.raise_for_status()
 
 
 def read_figures(exposition: str) -> Figures:

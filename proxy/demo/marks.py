@@ -3,8 +3,14 @@
 import json
 import re
 
+KEY = "pk_demo"
+"""The public key that all of them use."""
+
 SECRET = "hunter2-"  # noqa: S105  # made up
 """How each password and cookie of a visitor begins: nothing that begins so may reach upstream."""
+
+POISON = "poison_"
+"""How the name of an event begins that upstream refuses for what it is."""
 
 
 class Marks:
@@ -23,3 +29,8 @@ class Marks:
         """The marker in an event, wherever it stands; None in an event that is not of this run."""
         found = self._marker.search(json.dumps(event))
         return found[0] if found else None
+
+
+def is_poison(event: object) -> bool:
+    """Whether upstream refuses an event for what it is, as often as it comes."""
+    return isinstance(event, dict) and str(event.get("eventName", "")).startswith(POISON)

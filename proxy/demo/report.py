@@ -6,6 +6,7 @@ from itertools import chain, islice, zip_longest
 
 from proxy.demo.demonstration import Moment, Opening, Outcome
 from proxy.demo.figures import Figures
+from proxy.demo.marks import KEY
 
 EXAMPLES = 5
 """Findings that are named; the others are counted."""
@@ -32,7 +33,7 @@ def opening_lines(opening: Opening) -> Iterator[str]:
     )
     yield "in a second terminal:"
     yield (
-        f"  curl -si {opening.front_url}/api/i/v1/pk_demo/events"
+        f"  curl -si {opening.front_url}/api/i/v1/{KEY}/events"
         f" -H 'Content-Type: application/json' -d '{json.dumps(_PASTED, separators=(',', ':'))}'"
     )
 
@@ -66,9 +67,10 @@ def closing_lines(outcome: Outcome) -> Iterator[str]:
     """How it went; the last line is the verdict, or what speaks against it."""
     verdict, figures = outcome.verdict, outcome.figures
     if figures.requests:
+        as_it_fell = f", as it fell: {outcome.as_limit_fell}" if outcome.as_limit_fell else ""
         yield (
             f"{figures.sent:,} events in {figures.requests:,} upstream requests; in the busiest second"
-            f" {outcome.busiest_second} requests; 429 beyond the limit: {outcome.beyond_limit}"
+            f" {outcome.busiest_second} requests; 429 beyond the limit: {outcome.beyond_limit}{as_it_fell}"
         )
     yield (
         f"clients sent {outcome.sent_again:,} posts again, {figures.duplicate:,} events of them were known;"

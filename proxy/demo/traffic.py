@@ -62,6 +62,11 @@ class Visitor:
         self._number = 0
         self._flushes_left = rng.randint(8, 16)
         self._hurried = 0
+        self._event_name: str | None = None
+
+    def plant(self, event_name: str) -> None:
+        """Have the next event be one of this name."""
+        self._event_name = event_name
 
     @property
     def has_left(self) -> bool:
@@ -111,13 +116,15 @@ class Visitor:
             "path": f"/{page}",
             "referrer": "",
         }
-        match self._rng.choice(("pageview", "pageview", "custom", "custom", "form", "engagement")):
+        kind = self._rng.choice(("pageview", "pageview", "custom", "custom", "form", "engagement"))
+        event_name, self._event_name = self._event_name or "added_to_cart", None
+        match kind if event_name == "added_to_cart" else "custom":
             case "pageview":
                 event |= {"type": "pageview", "title": f"Page {marker}", "utm": {"source": "demo"}}
             case "custom":
                 # The lone surrogate is what a client leaves of an emoji that it cuts in two.
                 properties = {"marker": marker, "price": 9.5, "n": 1, "yes": True, "cut": "\ud83d"}
-                event |= {"type": "custom", "eventName": "added_to_cart", "properties": properties}
+                event |= {"type": "custom", "eventName": event_name, "properties": properties}
             case "form":
                 fields = {"email": "ann@customer.example", "message": marker}
                 event |= {"type": "form", "formId": "signup", "formFields": fields}

@@ -73,6 +73,12 @@ def test_only_a_refusal_that_is_about_the_events_is_one():
     assert evidence.refused == {M1}
 
 
+def test_of_several_refused_together_only_the_bad_ones_are_never_taken():
+    together = entry(1, event(M1), event(M2, eventName="poison_named"), taken=(), status=400)
+    assert gather([together], MARKS).refused == {M2}
+    assert gather([entry(1, event(M1), taken=(), status=400)], MARKS).refused == {M1}
+
+
 def test_a_secret_is_seen_wherever_it_left():
     evidence = gather(
         [

@@ -1,47 +1,69 @@
 import pytest
 
-from proxy.demo.mishaps import LATENCY, SABOTAGE, is_waiting, mishaps, strike
-from proxy.sandbox import Fault, Programme, What
+from proxy.demo.marks import is_poison
+from proxy.demo.mishaps import FORBIDDEN_ORIGIN, SABOTAGE, THROUGHOUT, calm, is_waiting, mishaps
+from proxy.demo.traffic import _ORIGINS
+from proxy.sandbox import Fault, Programme, Seen, What
 
 NOW = 1_700_000_000.0
+SEEN = Seen(public_key="pk_demo", events=({"eventName": "added_to_cart"},))
 
 
 @pytest.mark.parametrize("run_s", [1.0, 4.0, 20.0, 600.0])
 def test_mishaps_come_one_after_the_other_and_well_before_the_end(run_s):
     planned = mishaps(run_s, "drop")
-    ends = [mishap.at_s + (mishap.fault.seconds or 0) for mishap in planned]
+    ends = [mishap.at_s + mishap.lasts_s for mishap in planned]
     assert all(end <= later.at_s for end, later in zip(ends, planned[1:], strict=False))
     assert ends[-1] < run_s
 
 
-def test_sabotage_is_ordered_only_on_request():
-    ordinary = {mishap.fault.what for mishap in mishaps(20, None)}
-    assert not any(what.is_sabotage for what in ordinary)
+def test_each_mishap_is_one_thing():
+    for mishap in mishaps(20, "swap"):
+        done = (mishap.fault, mishap.limit, mishap.planted, mishap.retried or None)
+        assert sum(each is not None for each in done) == 1, mishap.said
+
+
+def test_sabotage_is_ordered_only_on_request_and_before_the_reset():
+    assert not any(mishap.fault.what.is_sabotage for mishap in mishaps(20, None) if mishap.fault)
     for word, what in SABOTAGE.items():
-        assert mishaps(20, word)[0].fault.what is what
+        faults = [mishap.fault.what for mishap in mishaps(20, word) if mishap.fault]
+        assert faults[0] is what
+        assert What.RESET in faults
 
 
-def test_a_fault_strikes_ahead_of_the_latency_that_meets_everyone():
+def test_every_event_that_is_planted_is_refused_from_the_beginning():
     programme = Programme()
-    strike(programme, LATENCY, NOW)
-    strike(programme, Fault(what=What.RESET, requests=1), NOW)
-    found = [programme.next("pk_demo", NOW) for _ in range(3)]
-    assert [fault.what for fault in found if fault] == [What.RESET, What.LATENCY, What.LATENCY]
+    programme.add(*THROUGHOUT.faults, now=NOW)
+    planted = [mishap.planted for mishap in mishaps(20, None) if mishap.planted]
+    found = []
+    for name in planted:
+        event = {"eventName": name}
+        assert is_poison(event)
+        fault = programme.next(Seen(public_key="pk_demo", events=({}, event)), NOW)
+        assert fault is not None
+        found.append((fault.what, fault.names is not None))
+    assert found == [(What.REFUSE, True), (What.REFUSE, False)]
+    assert programme.next(SEEN, NOW) is None
 
 
-def test_what_was_left_of_a_fault_is_left_after_another_was_switched_on():
+def test_visitors_come_from_the_forbidden_origin_and_from_another():
+    assert FORBIDDEN_ORIGIN in _ORIGINS
+    assert len(_ORIGINS) > 1
+
+
+def test_calm_ends_what_would_end_by_itself_and_nothing_else():
     programme = Programme()
-    strike(programme, Fault(what=What.STATUS, status=503, seconds=3.0), NOW)
-    strike(programme, Fault(what=What.RESET, requests=2), NOW)
-    programme.next("pk_demo", NOW)
-    strike(programme, Fault(what=What.DROP, requests=1), NOW + 1)
-    drop, reset, outage = programme.running(NOW + 1)
-    assert (drop.fault.what, reset.left, outage.until) == (What.DROP, 1, NOW + 3)
+    programme.add(*THROUGHOUT.faults, Fault(what=What.STATUS, status=403, seconds=3.0), now=NOW)
+    programme.add(Fault(what=What.SWAP, requests=1), now=NOW)
+    assert calm(programme, NOW + 1)
+    assert not calm(programme, NOW + 1)
+    left = [running.order.what for running in programme.running(NOW + 1)]
+    assert left == [What.REFUSE, What.REFUSE, What.SWAP]
 
 
 def test_sabotage_waits_until_it_has_struck():
     programme = Programme()
-    strike(programme, Fault(what=What.SWAP, requests=1), NOW)
+    programme.add(Fault(what=What.SWAP, requests=1), now=NOW)
     assert is_waiting(programme, "swap", NOW)
-    programme.next("pk_demo", NOW)
+    programme.next(SEEN, NOW)
     assert not is_waiting(programme, "swap", NOW)

@@ -29,6 +29,7 @@ PROVEN = Outcome(
     sent_again=0,
     busiest_second=90,
     beyond_limit=0,
+    as_limit_fell=0,
     drain_s=1.0,
     sabotage_missed=False,
 )
@@ -125,3 +126,10 @@ def test_five_examples_are_named_one_of_each_kind_first():
     examples = [line for line in closing_lines(outcome) if re.match(r"  \S", line)]
     assert [example.split()[0] for example in examples] == ["lost", "wrong", "lost", "lost", "lost"]
     assert max(map(len, examples)) < 500
+
+
+def test_429_that_came_as_the_limit_fell_are_told_apart():
+    (line, *_) = closing_lines(replace(PROVEN, as_limit_fell=4))
+    assert line.endswith("429 beyond the limit: 0, as it fell: 4")
+    (line, *_) = closing_lines(PROVEN)
+    assert line.endswith("429 beyond the limit: 0")

@@ -108,3 +108,13 @@ def test_a_server_names_its_users_in_the_events_and_posts_up_to_300_at_once(flus
     assert max(len(body["events"]) for body in bodies) == 300
     for event in (event for body in bodies for event in body["events"]):
         assert event.get("userId") or event["properties"]["__userId"]
+
+
+def test_a_planted_event_is_the_next_one_and_the_only_one_of_its_name():
+    visitor = Visitor(MARKS, "v1", Random(1))
+    visitor.plant("poison_named")
+    names = [
+        event.get("eventName") for _ in range(5) for event in json.loads(visitor.flush(NOW_MS).body)["events"]
+    ]
+    assert names[0] == "poison_named"
+    assert set(names[1:]) <= {"added_to_cart", None}
