@@ -5,7 +5,7 @@ from random import Random, SystemRandom
 
 import pytest
 
-from proxy.flusher import verdict
+from proxy.flusher import outlooks
 from tests.attribution.browsing import browse, trouble
 from tests.attribution.lookalikes import KEYS, TRUSTED_NETWORK
 from tests.attribution.posts import tabs_of
@@ -41,7 +41,7 @@ async def test_every_event_arrives_under_what_it_was_posted_with_alone(
     posts: int,
 ) -> None:
     # Batches go again soon, so that each of many does.
-    monkeypatch.setattr(verdict, "BACK_OFF_S", 0.05)
+    monkeypatch.setattr(outlooks, "BACK_OFF_S", 0.05)
     seed = SEED if posts == POSTS else SystemRandom().randrange(10**9)
     stack = await start_stack(front={"trusted_proxies": (TRUSTED_NETWORK,)}, buffer=buffer)
     tabs = tabs_of(seed, posts)

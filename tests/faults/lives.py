@@ -125,7 +125,7 @@ class Life:
         done = self._asking()
         lease = await self._buffer.claim(key, token())
         assert isinstance(lease, Lease)
-        self._model.lease(lease)
+        self._model.lease(lease, early=False)
         done()
         return lease
 

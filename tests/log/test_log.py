@@ -10,6 +10,7 @@ import structlog
 from aiohttp import web
 
 from proxy import log
+from proxy.ledger import Dead
 
 
 class Terminal(io.StringIO):
@@ -36,6 +37,16 @@ def test_json_leads_with_timestamp_level_and_event():
     assert list(line) == ["timestamp", "level", "event", "events"]
     assert line["timestamp"].endswith("Z")
     assert (line["level"], line["event"], line["events"]) == ("info", "stored", 3)
+
+
+@pytest.mark.parametrize(
+    ("log_format", "shown"), [("text", "reason='poison'"), ("json", '"reason":"poison"')]
+)
+def test_a_reason_is_the_word_that_metrics_have(log_format, shown):
+    stream = io.StringIO()
+    log.configure(log_format, "info", stream)
+    structlog.get_logger().info("given up", reason=Dead.POISON)
+    assert shown in stream.getvalue()
 
 
 @pytest.mark.parametrize(("stream", "is_json"), [(io.StringIO(), True), (Terminal(), False)])

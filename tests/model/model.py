@@ -6,12 +6,14 @@ gate is the product's own decider, which is tested by itself.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from itertools import count
 from math import inf
 
 from proxy import gate
 from proxy.buffer import (
+    ALL_IS_WELL,
     MAX_LETTERS,
     Appended,
     Batch,
@@ -21,6 +23,7 @@ from proxy.buffer import (
     HeldEvent,
     Idle,
     Lease,
+    Outlook,
     Settled,
     Settlement,
     Terms,
@@ -29,8 +32,11 @@ from proxy.buffer import (
 )
 from proxy.buffer.contract import (
     FULL_BATCH,
+    HALVING_EXPIRIES,
     MAX_IDLE_S,
     MAX_WAIT_S,
+    STALLED_EXPIRIES,
+    STALLED_WAIT_S,
 )
 from proxy.gate import Gate
 from proxy.lanes import QueueId
@@ -82,7 +88,9 @@ class Queue:
     lease: Lease | None = None
     backs_off: bool = False
     attempts: int = 0
-    unsettled: bool = False
+    expired: int = 0
+    unsettled: int = 0
+    outlook: Outlook = ALL_IS_WELL
     seen: dict[int, tuple[int, int]] = field(default_factory=dict)
     """By dedup id: when it was appended, by the clock and by the time that has passed in all."""
 
@@ -91,8 +99,29 @@ class Queue:
         before = len(self.waiting)
         self.waiting = [held for held in self.waiting if not gone(held)]
         if not self.waiting:
-            self.lease, self.backs_off, self.attempts, self.unsettled = None, False, 0, False
+            self.lease, self.backs_off = None, False
+            self.attempts = self.expired = self.unsettled = 0
+            self.outlook = ALL_IS_WELL
         return before - len(self.waiting)
+
+    @property
+    def is_untroubled(self) -> bool:
+        return self.outlook.trouble is None and self.attempts == 0
+
+    @property
+    def would_stall(self) -> bool:
+        """Whether its lease, if that has ended by itself, was one too many."""
+        was_alone = self.outlook.max_events == 1
+        return self.lease is not None and was_alone and self.expired + 1 >= STALLED_EXPIRIES
+
+    def end_by_itself(self) -> None:
+        """Its lease has ended unsettled."""
+        self.lease = None
+        self.attempts += 1
+        self.expired += 1
+        self.unsettled = max(self.unsettled, self.outlook.max_events)
+        if self.expired >= HALVING_EXPIRIES:
+            self.outlook = replace(self.outlook, max_events=max(1, self.outlook.max_events // 2))
 
 
 @dataclass(eq=False)
@@ -103,13 +132,14 @@ class Letter:
     held: Held
     death: Death
     attempts: int
+    first_tried_ms: int
     died_ms: int
     id: int = 0
 
     def told(self) -> DeadLetter:
         event, death = self.held.event, self.death
         of = (self.id, self.queue.key, self.queue.name, self.held.header, event.uuid, event.text)
-        return DeadLetter(*of, death.reason, death.message, self.attempts, self.died_ms)
+        return DeadLetter(*of, death.reason, death.message, self.attempts, self.first_tried_ms, self.died_ms)
 
     def fits(self, which: Which) -> bool:
         wanted = (
@@ -227,7 +257,7 @@ class Model:
 
     def append(self, key: PublicKey, request: Request) -> Appended:
         self.books.setdefault(key, Books())
-        self.gates.setdefault(key, gate.opened(self.terms.limit_per_s))
+        self.gates.setdefault(key, gate.opened(self.terms.limit_per_s, self.terms.rate_share))
         stored = offered = 0
         for events, name, lane in request:
             to = self.queue(key, queue(name))
@@ -253,25 +283,62 @@ class Model:
 
     # -- claim, read, settle ---------------------------------------------------------------------------
 
-    def idle(self, key: PublicKey) -> Idle | None:
-        """What a claim says; None where a lease is owed."""
+    def choice(self, key: PublicKey, *, early: bool) -> list[Queue]:
+        """The queues of which a claim takes one, if the gate lets it: which, is open.
+
+        There are few: none is past those that a claim looks at.
+        """
+        waiting = sorted(self.of(key), key=lambda each: each.due_ms)
+        due = [each for each in waiting if each.due_ms <= self.now_ms]
+        if not due and early:
+            due = [each for each in waiting if each.lease is None and not each.backs_off]
+        if gate.wants_untroubled(self.gates[key]):
+            due = [each for each in due if each.is_untroubled] or due
+        return [each for each in due if each.due_ms == due[0].due_ms]
+
+    def idle(self, key: PublicKey, *, early: bool = False) -> Idle | None:
+        """What a claim says; None where a lease is owed, or word that a queue is stalled."""
         if not self.of(key):
             return Idle(MAX_IDLE_S, empty=True)
-        due_ms = min(each.due_ms for each in self.of(key))
-        wait_ms = due_ms - self.now_ms if due_ms > self.now_ms else gate.claim(self.gates[key], self.now_ms)
-        return Idle(min(MAX_IDLE_S, wait_ms / 1000)) if isinstance(wait_ms, int) else None
+        chosen = self.choice(key, early=early)
+        if not chosen:
+            wait_ms = min(each.due_ms for each in self.of(key)) - self.now_ms
+        elif all(each.would_stall for each in chosen):
+            return None
+        else:
+            wait_ms = gate.claim(deepcopy(self.gates[key]), self.now_ms, self.lease_ms)
+        return Idle(min(MAX_IDLE_S, wait_ms / 1000)) if wait_ms else None
 
-    def lease(self, lease: Lease) -> None:
+    def lease(self, lease: Lease, *, early: bool) -> None:
         of = self.queues[lease.key, lease.queue]
-        assert of.due_ms == min(each.due_ms for each in self.of(lease.key))
-        ended_by_itself = of.lease is not None
-        of.attempts += ended_by_itself
-        of.unsettled |= ended_by_itself
-        of.lease, of.due_ms = lease, self.now_ms + self.lease_ms
-        after = gate.claim(self.gates[lease.key], self.now_ms)
-        assert isinstance(after, Gate)
-        self.gates[lease.key] = after
-        assert lease == Lease(lease.key, of.name, lease.token, of.attempts, FULL_BATCH, of.unsettled)
+        its_gate = self.gates[lease.key]
+        assert of in self.choice(lease.key, early=early)
+        assert not of.would_stall
+        if of.lease is not None:
+            of.end_by_itself()
+        assert gate.claim(its_gate, self.now_ms, self.lease_ms) == 0
+        expected = Lease(
+            lease.key,
+            of.name,
+            lease.token,
+            self.now_ms,
+            of.attempts,
+            of.expired,
+            of.unsettled,
+            of.outlook,
+            gate.evidence(its_gate, of.name),
+            lease.key in self.succeeded,
+            others=len(self.of(lease.key)) > 1,
+        )
+        of.lease, of.backs_off, of.due_ms = lease, False, self.now_ms + self.lease_ms
+        assert lease == expected
+
+    def stall(self, of: Queue, *, early: bool) -> None:
+        """Its leases all ended by themselves, with one event too."""
+        assert of in self.choice(of.key, early=early)
+        assert of.would_stall
+        of.end_by_itself()
+        of.backs_off, of.due_ms = True, self.now_ms + int(STALLED_WAIT_S * 1000)
 
     def holds(self, lease: Lease) -> Queue | None:
         of = self.queues[lease.key, lease.queue]
@@ -281,20 +348,23 @@ class Model:
         """But for what was dropped: see `evict`."""
         of, key = self.queues[lease.key, lease.queue], lease.key
         batch = of.waiting[: settlement.taken]
-        attempts = lease.attempts + 1
+        trouble = lease.outlook.trouble
+        tried = (lease.attempts + 1, trouble.since_ms if trouble else lease.claimed_ms)
         for at in sorted(settlement.dead):
-            self.letters.append(Letter(of, batch[at], settlement.dead[at], attempts, self.now_ms))
+            self.letters.append(Letter(of, batch[at], settlement.dead[at], *tried, self.now_ms))
         gone = [held.place for at, held in enumerate(batch) if at not in settlement.again]
         if gone or settlement.ambiguous:
             self.batches.append(self._recorded(key, settlement, batch))
         if settlement.delivered:
             self.succeeded.add(key)
         self.books[key] += Books(held=-len(gone), delivered=settlement.delivered, dead=len(settlement.dead))
-        self.gates[key] = gate.settle(self.gates[key], settlement.feedback, self.now_ms)
+        gate.settle(self.gates[key], settlement.feedback, of.name, lease.claimed_ms, self.now_ms)
 
-        of.lease = None
+        of.lease, of.expired = None, 0
         of.attempts = 0 if gone else of.attempts + settlement.failed
-        of.unsettled = of.unsettled and not settlement.taken
+        of.unsettled = self._unsettled_after(lease, settlement)
+        if settlement.outlook is not None:
+            of.outlook = settlement.outlook
         of.backs_off = settlement.wait_s is not None
         if settlement.wait_s is not None:
             of.due_ms = self.now_ms + int(min(settlement.wait_s, MAX_WAIT_S) * 1000)
@@ -307,6 +377,16 @@ class Model:
             of.due_ms = self.now_ms if full else min(of.waiting[0].accepted_ms, self.now_ms) + self.linger_ms
         return Settled(left, max(0, of.due_ms - self.now_ms) / 1000)
 
+    @staticmethod
+    def _unsettled_after(lease: Lease, settlement: Settlement) -> int:
+        """How many events of the head may still have arrived with leases that ended by themselves."""
+        if not settlement.taken:
+            return lease.unsettled
+        if settlement.taken < lease.outlook.max_events:  # the earlier batch ended at the same place
+            return 0
+        behind = max(0, lease.unsettled - settlement.taken)
+        return behind + len(settlement.again) if behind else 0
+
     def _recorded(self, key: PublicKey, settlement: Settlement, batch: Sequence[Held]) -> Batch:
         fates = ["d"] * len(batch)
         for fate, places in (("x", settlement.dead), ("a", settlement.again)):
@@ -315,6 +395,31 @@ class Model:
         uuids = b"".join(held.event.uuid for held in batch)
         told = "".join(fates).encode()
         return Batch(key, self.now_ms, settlement.answered, settlement.ambiguous, uuids, told)
+
+    # -- the operator's pause --------------------------------------------------------------------------
+
+    def pause(self, key: PublicKey) -> bool:
+        if key not in self.gates:
+            return False
+        gate.pause(self.gates[key])
+        return True
+
+    def resume(self, key: PublicKey) -> bool:
+        if key not in self.gates:
+            return False
+        gate.resume(self.gates[key])
+        self.woken[key] = 0.0
+        return True
+
+    def retry(self, key: PublicKey) -> int | None:
+        if key not in self.gates:
+            return None
+        gate.retry(self.gates[key])
+        waiting = [each for each in self.of(key) if each.backs_off and each.due_ms > self.now_ms]
+        for each in waiting:
+            each.backs_off, each.due_ms = False, self.now_ms
+        self.woken[key] = 0.0
+        return len(waiting)
 
     # -- dead letters ----------------------------------------------------------------------------------
 
@@ -373,8 +478,11 @@ class Model:
                 erased += Erased(leased=1)
                 continue
             if each.lease is not None:  # it ended by itself, and its worker may come too late only now
-                each.lease, each.unsettled = None, True
-                each.attempts += 1
+                each.end_by_itself()
+            trouble = each.outlook.trouble
+            if trouble is not None and trouble.suspects:  # whoever is suspected may be gone
+                cleared = replace(trouble, suspects=0, refused_ms=0)
+                each.outlook = replace(each.outlook, trouble=cleared)
             held = each.rid_of(theirs)
             self.books[each.key] += Books(held=-held, dropped=held)
             erased += Erased(held=held)

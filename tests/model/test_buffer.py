@@ -21,25 +21,28 @@ from proxy.buffer import (
     BufferFull,
     Death,
     Head,
+    Idle,
     Lease,
     NeverFits,
+    Outlook,
     Quota,
     QuotaExceeded,
     Settled,
     Settlement,
     Spent,
     Terms,
+    Trouble,
     Which,
 )
-from proxy.buffer.contract import FULL_BATCH
-from proxy.gate import NO_FEEDBACK, Feedback, paused_ms
+from proxy.buffer.contract import FULL_BATCH, STALLED_WAIT_S
+from proxy.gate import Feedback, Outcome, view
 from proxy.lanes import QueueId, lane_id
 from proxy.ledger import Answered, Dead
 from proxy.wire.limits import PublicKey
 from proxy.wire.rate_headers import RateHeaders
 from tests.buffer.conftest import TERMS, Engine, RedisEngine, SqliteEngine
 from tests.buffer.contents import KEY, OTHER_KEY, event, header, portion, queue, uuids
-from tests.model.model import Asked, Held, Letter, Model, Overheads, Request
+from tests.model.model import Asked, Held, Letter, Model, Overheads, Queue, Request
 
 _T = TypeVar("_T")
 
@@ -52,6 +55,9 @@ OVERHEADS = {
     # An event may have a run and a lane header of its own.
     **dict.fromkeys(("redis", "cluster", "valkey"), Overheads(queue=800, event=190, letter=300)),
 }
+
+MOST_WAITS = 1_000
+"""A claim may be asked for again and again, but none of the waits is longer than an hour and a fifth."""
 
 KEYS = (KEY, OTHER_KEY)
 QUEUES = ("q", "r", "s")
@@ -87,14 +93,33 @@ def portions(numbers: st.SearchStrategy[Sequence[int]]) -> st.SearchStrategy[Ask
 _keys = st.sampled_from(KEYS)
 _any_key = st.none() | _keys
 _any_queue = st.none() | st.sampled_from([queue(name) for name in QUEUES])
-_feedbacks = st.sampled_from(
+_headers = st.sampled_from(
     [
-        NO_FEEDBACK,
-        NO_FEEDBACK,
-        NO_FEEDBACK,
-        Feedback(rate_limited=True),
-        Feedback(rate_limited=True, headers=RateHeaders(retry_after_s=2.0)),
+        None,
+        None,
+        RateHeaders(),
+        RateHeaders(retry_after_s=2.0),
+        RateHeaders(limit=100, remaining=40, reset_at=1_800_000_060, reset_in_s=0.5),
+        RateHeaders(limit=1_000_000, remaining=0, reset_at=1_800_000_001, reset_in_s=1.0),
     ]
+)
+_feedbacks = st.builds(
+    Feedback,
+    outcome=st.sampled_from([*Outcome, Outcome.TAKEN, Outcome.TAKEN]),
+    headers=_headers,
+    origin=st.sampled_from([None, "https://www.example.com", "https://shop.example.com"]),
+)
+_troubles = st.builds(
+    Trouble,
+    since_ms=st.integers(1_799_999_000_000, 1_800_000_100_000),
+    requests=st.integers(0, 1_000_000),
+    successes=st.integers(0, 1_000),
+    suspects=st.sampled_from([0, 0, 1, 50, 100]),
+    forbidden=st.sampled_from([0, 0, 3]),
+    refused_ms=st.sampled_from([0, 1_800_000_000_500]),
+)
+_outlooks = st.none() | st.builds(
+    Outlook, max_events=st.sampled_from([1, 2, 7, 50, 100, 100]), trouble=st.none() | _troubles
 )
 _endings = st.fixed_dictionaries(
     {
@@ -103,6 +128,7 @@ _endings = st.fixed_dictionaries(
         "death": st.builds(Death, st.sampled_from(Dead), st.just("no")),
         "wait_s": st.sampled_from([None, None, None, 0.0, 2.0, 300.0, 1e6]),
         "failed": st.booleans(),
+        "outlook": _outlooks,
         "feedback": _feedbacks,
         "answered": st.none() | st.sampled_from(Answered),
         "ambiguous": st.booleans(),
@@ -141,6 +167,13 @@ class BufferMachine(RuleBasedStateMachine):
 
     def holds_anything(self) -> bool:
         return bool(self.model.letters) or self.holds_events()
+
+    def keys_to_deliver(self) -> list[PublicKey]:
+        return [key for key in KEYS if self.model.of(key) and not self.is_paused(key)]
+
+    def is_paused(self, key: PublicKey) -> bool:
+        """By the operator, and so for as long as nobody resumes it."""
+        return key in self.model.gates and view(self.model.gates[key], self.model.now_ms).by_operator
 
     def wake(self, key: PublicKey, in_s: float) -> None:
         self.woken[key] = min(in_s, self.woken.get(key, in_s))
@@ -207,21 +240,43 @@ class BufferMachine(RuleBasedStateMachine):
     # -- claim, read, settle ---------------------------------------------------------------------------
 
     @precondition(holds_events)
-    @rule(key=_keys, patience=st.sampled_from(["none", "nearly", "due", "due"]))
-    def claim(self, key: PublicKey, patience: str = "none") -> None:
+    @rule(
+        key=_keys,
+        patience=st.sampled_from(["none", "nearly", "due", "due"]),
+        early=st.sampled_from([0, 0, 1]),
+    )
+    def claim(self, key: PublicKey, patience: str = "none", early: int = 0) -> None:
         """Now, or when a lease is said to be owed, or a millisecond before."""
-        while patience != "none" and (idle := self.model.idle(key)) is not None and not idle.empty:
+        self.claimed(key, "none" if self.is_paused(key) else patience, early=bool(early))
+
+    def claimed(self, key: PublicKey, patience: str, *, early: bool = False) -> Lease | Idle:
+        waits = 0
+        while patience != "none" and (idle := self.model.idle(key, early=early)) and not idle.empty:
             self.advance(round(idle.wait_s * 1000) - (patience == "nearly"))
+            waits += 1
+            assert waits < MOST_WAITS, "it waits for ever"
             if patience == "nearly":
                 break
-        claimed = self.ask(self.buffer.claim(key, next(self.tokens).to_bytes(12, "big")))
-        expected = self.model.idle(key)
+        claimed = self.ask(self.buffer.claim(key, next(self.tokens).to_bytes(12, "big"), early=early))
+        expected = self.model.idle(key, early=early)
         if expected is not None:
             assert claimed == expected
-        else:
-            assert isinstance(claimed, Lease)
-            self.model.lease(claimed)
+        elif isinstance(claimed, Lease):
+            self.model.lease(claimed, early=early)
             self.leases.append(claimed)
+        else:
+            assert claimed == Idle(0, stalled=True)
+            self.model.stall(self.stalled(key), early=early)
+        return claimed
+
+    def stalled(self, key: PublicKey) -> Queue:
+        """Which queue was put off just now."""
+        for each in self.model.of(key):
+            uuid = each.waiting[0].event.uuid
+            held = self.ask(self.buffer.trace(uuid, key=key, queue=each.name)).held
+            if each.would_stall and held[0].due_in_s == STALLED_WAIT_S:
+                return each
+        raise AssertionError
 
     def held_leases(self) -> list[Lease]:
         return [lease for lease in self.leases if self.model.holds(lease)]
@@ -247,6 +302,7 @@ class BufferMachine(RuleBasedStateMachine):
         assert isinstance(read, Head)
         head = waiting[: len(read.texts)]
         assert read.header == head[0].header
+        assert list(read.accepted_ms) == [held.accepted_ms for held in head]
         assert list(zip(read.lanes, uuids(read.uuids), read.texts, strict=True)) == [
             (lane_id(read.header), held.event.uuid, held.event.text) for held in head
         ]
@@ -266,13 +322,23 @@ class BufferMachine(RuleBasedStateMachine):
     def settle(self, data: st.DataObject, ending: dict[str, Any]) -> None:
         self.end(self.lease_of(data), **ending)
 
-    @precondition(holds_events)
+    @precondition(lambda self: self.keys_to_deliver())
     @rule(data=st.data(), ending=_endings)
     def deliver(self, data: st.DataObject, ending: dict[str, Any]) -> None:
         """All at once, as it goes when nothing comes in between."""
-        key = data.draw(st.sampled_from([key for key in KEYS if self.model.of(key)]))
-        self.claim(key, "due")
-        self.end(self.leases[-1], **ending)
+        key = data.draw(st.sampled_from(self.keys_to_deliver()))
+        while not isinstance(lease := self.claimed(key, "due"), Lease):
+            assert lease.stalled
+        self.end(lease, **ending)
+
+    @precondition(lambda self: self.keys_to_deliver())
+    @rule(data=st.data(), times=st.sampled_from([1, 2, 3, 5, 10, 12]))
+    def let_leases_end_by_themselves(self, data: st.DataObject, times: int) -> None:
+        """Their workers die, one after another."""
+        key = data.draw(st.sampled_from(self.keys_to_deliver()))
+        for _ in range(times):
+            self.claimed(key, "due")
+            self.advance(self.model.lease_ms)
 
     def end(
         self,
@@ -283,12 +349,14 @@ class BufferMachine(RuleBasedStateMachine):
         death: Death,
         wait_s: float | None,
         failed: bool,
+        outlook: Outlook | None,
         feedback: Feedback,
         answered: Answered | None,
         ambiguous: bool,
     ) -> None:
         self.check_head(lease, FULL_BATCH, 1_000_000)
         waiting = self.model.queues[lease.key, lease.queue].waiting
+        most = min(most, lease.outlook.max_events)
         head = list(takewhile(lambda held: held.header == waiting[0].header, waiting[:most]))
         fated = list(enumerate(islice(cycle(fates), len(head))))
         settlement = Settlement(
@@ -297,7 +365,8 @@ class BufferMachine(RuleBasedStateMachine):
             again=frozenset(at for at, fate in fated if fate == "a"),
             wait_s=wait_s,
             failed=failed,
-            feedback=feedback,
+            outlook=outlook,
+            feedback=replace(feedback, sent_ms=lease.claimed_ms + 1.5),
             answered=answered,
             ambiguous=ambiguous,
         )
@@ -319,6 +388,23 @@ class BufferMachine(RuleBasedStateMachine):
             assert isinstance(said, Settled)
             assert (said.left, said.dropped) == (self.told[lease.token].left, 0)
         assert self.ask(self.buffer.read(lease, 100, 1_000)) == Spent()
+
+    # -- the operator's pause --------------------------------------------------------------------------
+
+    @precondition(holds_events)
+    @rule(key=_keys)
+    def pause(self, key: PublicKey) -> None:
+        assert self.ask(self.buffer.pause(key)) == self.model.pause(key)
+
+    @precondition(lambda self: any(map(self.is_paused, KEYS)))
+    @rule(key=_keys)
+    def resume(self, key: PublicKey) -> None:
+        assert self.ask(self.buffer.resume(key)) == self.model.resume(key)
+
+    @precondition(holds_events)
+    @rule(key=_keys)
+    def retry(self, key: PublicKey) -> None:
+        assert self.ask(self.buffer.retry(key)) == self.model.retry(key)
 
     # -- dead letters ----------------------------------------------------------------------------------
 
@@ -422,7 +508,7 @@ class BufferMachine(RuleBasedStateMachine):
         if restarts:
             self.open()
         for key in KEYS:
-            self.claim(key)
+            self.claimed(key, "none")
 
     # -- what is kept ----------------------------------------------------------------------------------
 
@@ -448,12 +534,10 @@ class BufferMachine(RuleBasedStateMachine):
         assert set(figures) == set(self.model.books)
         for key, found in figures.items():
             queues = self.model.of(key)
-            gate = self.model.gates[key]
             assert found.books == self.model.books[key]
             assert found.queues == len(queues)
             assert found.succeeded == (key in self.model.succeeded)
-            assert found.rate_per_s == gate.rate_per_s
-            assert found.paused == (gate.pause_reason if paused_ms(gate, self.model.now_ms) else None)
+            assert found.gate == view(self.model.gates[key], self.model.now_ms)
             assert found.ambiguous == sum(b.key == key and b.ambiguous for b in self.model.batches)
             oldest = min((each.waiting[0] for each in queues), key=lambda held: held.place, default=None)
             assert found.oldest_held_ms == (oldest and oldest.accepted_ms)
@@ -478,7 +562,7 @@ def assert_newest_first(found: Sequence[Any], expected: Sequence[Any]) -> None:
 class StrangerMachine(BufferMachine):
     """For keys that Outlit never confirmed, at first, and under a limit that makes claims wait."""
 
-    terms = replace(TERMS, limit_per_s=0.5, quota=Quota(queues=2, keys=1))
+    terms = replace(TERMS, limit_per_s=1.0, rate_share=0.5, quota=Quota(queues=2, keys=1))
 
 
 class SmallMachine(BufferMachine):

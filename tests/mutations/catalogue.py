@@ -5,6 +5,14 @@ from dataclasses import dataclass
 CONTRACT = ("tests/buffer", "tests/model")
 ON_REDIS = ("tests/buffer/redis/test_engine.py", "tests/buffer", "tests/model")
 LUA = "proxy/buffer/redis/lua"
+STANDING = ("tests/gate/test_standing.py",)
+BUDGET = ("tests/gate/test_budget.py", "tests/gate/test_limits.py")
+GATE_IN_LUA = ("tests/buffer/redis/test_gate_lua.py", "tests/gate/test_budget_lua.py")
+
+
+def scenario(name: str) -> tuple[str, ...]:
+    """A story of the simulation, on both engines."""
+    return (f"tests/simulation/test_scenarios.py::test_{name}",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +68,8 @@ MUTATIONS = [
     Mutation(
         "verdict: a 207 is sent again",
         "proxy/flusher/verdict.py",
-        "return Verdict(Answered.PARTLY_DELIVERED, dead, inconsistent=not consistent, feedback=feedback)",
-        "return Verdict(Answered.PARTLY_DELIVERED, again=frozenset(range(events)), feedback=feedback)",
+        "        dead,\n        outlook=after_success(case),",
+        "        again=case.everything,\n        outlook=after_success(case),",
         ("tests/flusher",),
     ),
     Mutation(
@@ -88,9 +96,9 @@ MUTATIONS = [
     ),
     Mutation(
         "settle: a line of the ledger left out of its transaction",
-        "proxy/buffer/sqlite/deliveries.py",
-        '"UPDATE key SET delivered = delivered + ?, dead = dead + ?,',
-        '"UPDATE key SET delivered = delivered + ? * 0, dead = dead + ?,',
+        "proxy/buffer/sqlite/store.py",
+        "delivered = delivered + ?,",
+        "delivered = delivered + ? * 0,",
         CONTRACT,
     ),
     Mutation(
@@ -144,9 +152,9 @@ MUTATIONS = [
     ),
     Mutation(
         "claim: a lease that ended by itself is forgotten",
-        "proxy/buffer/sqlite/deliveries.py",
-        "unsettled |= expired",
-        "unsettled = 0",
+        "proxy/buffer/sqlite/tries.py",
+        "unsettled=max(self.unsettled, self.max_events),",
+        "unsettled=self.unsettled,",
         CONTRACT,
     ),
     Mutation(
@@ -173,14 +181,14 @@ MUTATIONS = [
     Mutation(
         "Redis, settle: a line of the ledger left out",
         f"{LUA}/settle.lua",
-        'redis.call("HINCRBY", KEYS[1], "delivered", ARGV[9])',
-        'redis.call("HINCRBY", KEYS[1], "delivered", 0)',
+        '"delivered", whole(books[1] + delivered)',
+        '"delivered", whole(books[1])',
         ON_REDIS,
     ),
     Mutation(
         "Redis, settle: a batch whose lease was lost with a primary is not listed",
         f"{LUA}/settle.lua",
-        'if ARGV[16] == "" or redis.call("ZSCORE", KEYS[13], token) then',
+        'if ARGV[18] == "" or redis.call("ZSCORE", KEYS[13], token) then',
         "if true then",
         ON_REDIS,
     ),
@@ -236,15 +244,15 @@ MUTATIONS = [
     Mutation(
         "Redis, claim: takes no token of the gate",
         f"{LUA}/claim.lua",
-        '"tat", string.format("%.17g", tat_ms)',
-        '"tat", 0',
+        'redis.call("SET", KEYS[4], stored_gate)',
+        "",
         ON_REDIS,
     ),
     Mutation(
         "Redis, claim: a lease that ended by itself is forgotten",
-        f"{LUA}/claim.lua",
-        "record.attempts, record.unsettled = record.attempts + 1, 1",
-        "record.attempts = record.attempts + 1",
+        f"{LUA}/shared.lua",
+        "record.unsettled = math.max(record.unsettled, record.max_events)",
+        "",
         ON_REDIS,
     ),
     Mutation(
@@ -288,5 +296,302 @@ MUTATIONS = [
         '(("SADD", KNOWN, key), ("ZADD", ACTIVE, due_ms, key))',
         '(("ZADD", ACTIVE, due_ms, key),)',
         ON_REDIS,
+    ),
+    # -- verdicts --------------------------------------------------------------------------------------
+    Mutation(
+        "verdict: a 403 pauses its key",
+        "proxy/flusher/verdict.py",
+        "        Outcome.FORBIDDEN,\n        dead,",
+        "        Outcome.KEY_REFUSED,\n        dead,",
+        scenario("an_origin_forbidden_for_an_hour_stops_no_other_and_loses_nothing"),
+    ),
+    Mutation(
+        "verdict: the waits after 403 do not grow",
+        "proxy/flusher/verdict.py",
+        "forbidden=trouble.forbidden + 1",
+        "forbidden=0",
+        ("tests/flusher",),
+    ),
+    Mutation(
+        "verdict: a 401 is about the events",
+        "proxy/flusher/verdict.py",
+        "_ABOUT_THE_KEY = frozenset({401, 402, 404})",
+        "_ABOUT_THE_KEY = frozenset({402, 404})",
+        scenario("a_key_refused_for_an_hour_stops_no_other_and_loses_nothing"),
+    ),
+    Mutation(
+        "verdict: a redirect is about the events",
+        "proxy/flusher/verdict.py",
+        "case status if 300 <= status < 400 or status in _ABOUT_THE_KEY:",
+        "case status if status in _ABOUT_THE_KEY:",
+        scenario("a_key_refused_for_an_hour_stops_no_other_and_loses_nothing"),
+    ),
+    Mutation(
+        "verdict: a key that was never confirmed keeps its place for ever",
+        "proxy/flusher/verdict.py",
+        "if status == 401 and over and not case.confirmed:",
+        "if False:",
+        ("tests/flusher",),
+    ),
+    Mutation(
+        "verdict: a confirmed key is given up",
+        "proxy/flusher/verdict.py",
+        "and over and not case.confirmed:",
+        "and over:",
+        ("tests/flusher",),
+    ),
+    Mutation(
+        "verdict: an event is poison although nothing else succeeds",
+        "proxy/flusher/verdict.py",
+        "    if _others_succeed(case):",
+        "    if True:",
+        scenario("sixty_hours_without_upstream_lose_nothing_and_end_without_a_429"),
+    ),
+    Mutation(
+        "verdict: poison is not looked for",
+        "proxy/flusher/verdict.py",
+        "elif case.tries >= SUSPECT_TRIES or trouble.suspects:",
+        "elif False:",
+        scenario("an_event_that_makes_upstream_fail_dies_alone"),
+    ),
+    Mutation(
+        "verdict: a batch that is refused for nobody's sake stays whole",
+        "proxy/flusher/outlooks.py",
+        "return Outlook(max(1, case.events // 2), trouble)",
+        "return Outlook(case.events, trouble)",
+        scenario("one_bad_event_of_a_hundred_is_found_within_25_requests"),
+    ),
+    Mutation(
+        "verdict: who are left of the suspects is forgotten",
+        "proxy/flusher/outlooks.py",
+        "return Outlook((left + 1) // 2, progressed(case, trouble, left, taken=True))",
+        "return grown(case)",
+        ("tests/flusher",),
+    ),
+    Mutation(
+        "verdict: a refusal needs no proof",
+        "proxy/flusher/refusals.py",
+        "if trouble is None or not 0 < trouble.refused_ms < case.evidence.proven_ms:",
+        "if trouble is None:",
+        scenario("a_schema_slip_pauses_the_key_and_makes_no_dead_letters"),
+    ),
+    Mutation(
+        "verdict: others are not waited for",
+        "proxy/flusher/refusals.py",
+        "if case.others and case.attempts < PATIENT_TRIES:",
+        "if False:",
+        scenario("a_schema_slip_pauses_the_key_and_makes_no_dead_letters"),
+    ),
+    Mutation(
+        "verdict: events die of their age at the first try",
+        "proxy/flusher/refusals.py",
+        "if case.tries < LEAST_TRIES:",
+        "if False:",
+        ("tests/flusher",),
+    ),
+    Mutation(
+        "worker: what an earlier lease may have brought upstream is not said",
+        "proxy/flusher/worker.py",
+        "ambiguous=verdict.ambiguous or lease.unsettled > 0,",
+        "ambiguous=verdict.ambiguous,",
+        ("tests/simulation/test_simulation.py::test_every_promise_is_kept",),
+    ),
+    # -- the gate --------------------------------------------------------------------------------------
+    Mutation(
+        "gate: one sender's refusals are a storm",
+        "proxy/gate/standing.py",
+        "len(set(standing.recent)) >= STORM_QUEUES",
+        "len(set(standing.recent)) >= 1",
+        STANDING,
+    ),
+    Mutation(
+        "gate: a storm among successes",
+        "proxy/gate/standing.py",
+        "and all(answer % 2 == 0 for answer in standing.recent)",
+        "and any(answer % 2 == 0 for answer in standing.recent)",
+        scenario("one_bad_sender_beside_good_ones_pauses_nothing"),
+    ),
+    Mutation(
+        "gate: a storm is not noticed",
+        "proxy/gate/standing.py",
+        "        if _storms(standing):",
+        "        if False:",
+        scenario("a_schema_slip_pauses_the_key_and_makes_no_dead_letters"),
+    ),
+    Mutation(
+        "gate: as many probes as there are workers",
+        "proxy/gate/standing.py",
+        "left_ms = max(left_ms, min(standing.probe_until_ms - now_ms, PROBE_LOOK_MS))",
+        "pass",
+        scenario("after_an_outage_each_key_sends_one_probe_and_then_keeps_its_rate"),
+    ),
+    Mutation(
+        "gate: pauses do not grow",
+        "proxy/gate/standing.py",
+        "min(2 * standing.pause_ms,",
+        "min(standing.pause_ms,",
+        scenario("a_key_refused_for_an_hour_stops_no_other_and_loses_nothing"),
+    ),
+    Mutation(
+        "gate: a success ends the operator's pause",
+        "proxy/gate/standing.py",
+        "        standing.successes += 1",
+        "        standing.successes += 1\n        standing.by_operator = False",
+        STANDING,
+    ),
+    Mutation(
+        "gate: a 429 pauses nothing",
+        "proxy/gate/standing.py",
+        "standing.limited_until_ms = now_ms + pause_ms",
+        "standing.limited_until_ms = 0",
+        STANDING,
+    ),
+    Mutation(
+        "gate: a success of the future proves something",
+        "proxy/gate/standing.py",
+        "    if standing.proven_ms > now_ms:",
+        "    if False:",
+        STANDING,
+    ),
+    Mutation(
+        "gate: the pace is not corrected downwards",
+        "proxy/gate/budget.py",
+        "        budget.rate_per_s += surplus",
+        "        budget.rate_per_s += 0",
+        BUDGET,
+    ),
+    Mutation(
+        "gate: a clock that jumped back stops its key",
+        "proxy/gate/budget.py",
+        "if budget.tat_ms > now_ms + max(period_ms, MOST_AHEAD_MS):",
+        "if False:",
+        (*scenario("a_clock_that_jumps_by_an_hour_neither_freezes_nor_opens_a_key"), *BUDGET),
+    ),
+    Mutation(
+        "gate: what an idle key did not use it may use later",
+        "proxy/gate/budget.py",
+        "max(budget.tat_ms, now_ms - CATCH_UP_MS)",
+        "budget.tat_ms",
+        BUDGET,
+    ),
+    Mutation(
+        "gate: a window that was not answered stops its key for ever",
+        "proxy/gate/budget.py",
+        "return 0  # one goes, so that this is stored and an answer comes",
+        "return HOLD_MS",
+        BUDGET,
+    ),
+    Mutation(
+        "gate: a window is spent to its very end",
+        "proxy/gate/window.py",
+        "if rest_ms <= window.gap_ms:",
+        "if False:",
+        ("tests/gate/test_window.py", *BUDGET),
+    ),
+    Mutation(
+        "Redis, gate: one sender's refusals are a storm",
+        f"{LUA}/standing.lua",
+        "queues >= STORM_QUEUES",
+        "queues >= 1",
+        GATE_IN_LUA,
+    ),
+    Mutation(
+        "Redis, gate: as many probes as there are workers",
+        f"{LUA}/standing.lua",
+        'if standing.reason ~= "" and standing.probed_ms <= now_ms then',
+        "if false then",
+        scenario("after_an_outage_each_key_sends_one_probe_and_then_keeps_its_rate"),
+    ),
+    Mutation(
+        "Redis, gate: a success of the future proves something",
+        f"{LUA}/standing.lua",
+        "if standing.proven_ms > now_ms then standing.proven_ms = 0 end",
+        "",
+        GATE_IN_LUA,
+    ),
+    Mutation(
+        "Redis, gate: the pace is not corrected downwards",
+        f"{LUA}/budget.lua",
+        "budget.rate_per_s = budget.rate_per_s + surplus",
+        "budget.rate_per_s = budget.rate_per_s + 0",
+        GATE_IN_LUA,
+    ),
+    Mutation(
+        "Redis, gate: a clock that jumped back stops its key",
+        f"{LUA}/budget.lua",
+        "if budget.tat_ms > now_ms + math.max(period_ms, BUDGET.MOST_AHEAD_MS) then",
+        "if false then",
+        scenario("a_clock_that_jumps_by_an_hour_neither_freezes_nor_opens_a_key"),
+    ),
+    Mutation(
+        "Redis, gate: retry ends the operator's pause",
+        f"{LUA}/standing.lua",
+        "  standing.limited_until_ms, standing.pause_until_ms, standing.probe_until_ms = 0, 0, 0",
+        "  standing.by_operator = false",
+        GATE_IN_LUA,
+    ),
+    # -- what a queue remembers ------------------------------------------------------------------------
+    Mutation(
+        "claim: leases that end by themselves halve nothing",
+        "proxy/buffer/sqlite/tries.py",
+        "if expired >= HALVING_EXPIRIES else",
+        "if False else",
+        CONTRACT,
+    ),
+    Mutation(
+        "claim: a queue whose leases all end by themselves is claimed for ever",
+        "proxy/buffer/sqlite/tries.py",
+        "return self.max_events == 1 and",
+        "return False and",
+        (*CONTRACT, *scenario("an_event_that_kills_its_sender_is_put_off_alone_and_kept")),
+    ),
+    Mutation(
+        "settle: of a smaller batch all is settled that a larger one may have brought",
+        "proxy/buffer/sqlite/tries.py",
+        "if settlement.taken < self.max_events:",
+        "if True:",
+        CONTRACT,
+    ),
+    Mutation(
+        "settle: who goes again is not in front of those who are unsettled",
+        "proxy/buffer/sqlite/tries.py",
+        "return behind + len(settlement.again) if behind else 0",
+        "return behind",
+        CONTRACT,
+    ),
+    Mutation(
+        "Redis, claim: leases that end by themselves halve nothing",
+        f"{LUA}/shared.lua",
+        "if record.expired >= HALVING_EXPIRIES then",
+        "if false then",
+        ON_REDIS,
+    ),
+    Mutation(
+        "Redis, claim: a queue whose leases all end by themselves is claimed for ever",
+        f"{LUA}/claim.lua",
+        "if has_ended and record.max_events == 1 and",
+        "if false and",
+        ON_REDIS,
+    ),
+    Mutation(
+        "Redis, settle: a smaller batch settles all that a larger one may have brought",
+        f"{LUA}/settle.lua",
+        "record.unsettled = math.max(0, record.unsettled - taken)",
+        "record.unsettled = 0",
+        ON_REDIS,
+    ),
+    Mutation(
+        "retention: dead letters are given up at once",
+        "proxy/ops/bookkeeper.py",
+        "old = Which(died_before_ms=self._now_ms() - self._retention_ms)",
+        "old = Which(died_before_ms=self._now_ms())",
+        ("tests/ops/test_bookkeeper.py",),
+    ),
+    Mutation(
+        "retention: dead letters are kept for ever",
+        "proxy/ops/bookkeeper.py",
+        "old = Which(died_before_ms=self._now_ms() - self._retention_ms)",
+        "old = Which(died_before_ms=0)",
+        ("tests/ops/test_bookkeeper.py",),
     ),
 ]

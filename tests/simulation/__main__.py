@@ -11,7 +11,8 @@ from functools import partial
 
 from tests.simulation.evidence import Met
 from tests.simulation.report import LINES, failure
-from tests.simulation.simulation import ENGINES, simulate
+from tests.simulation.simulation import simulate
+from tests.simulation.stage import ENGINES
 
 _SHARE = 20
 """Seeds that a process is given at a time."""

@@ -16,7 +16,7 @@ from proxy.wire.answers import ClientAnswer
 from proxy.wire.limits import PublicKey
 from tests.simulation.evidence import Broken, Evidence, Post
 from tests.simulation.loop import EPOCH_S
-from tests.simulation.upstream import REFUSED_REFERRER, REFUSED_TRAIT
+from tests.simulation.upstream import NAMED, REFUSED_TRAIT, UNNAMED
 
 PATIENCE_S = 10.0
 """How long a client waits for an answer, as the real ones do."""
@@ -41,6 +41,27 @@ class Draft:
     orders: list[object]
 
 
+@dataclass(slots=True)
+class Sowing:
+    """How many of the events are bad: a share that upstream names when it refuses them, and one unnamed."""
+
+    named: float = 0.02
+    unnamed: float = 0.0
+    envelopes: float = 0.1
+    """Of those who log in: under an envelope that is refused from then on."""
+
+    def end(self) -> None:
+        """From now on every new event is good."""
+        self.named = self.unnamed = self.envelopes = 0.0
+
+    def referrer(self, chance: Random) -> str | None:
+        """What makes the next event a bad one, if anything."""
+        draw = chance.random()
+        if draw < self.named:
+            return NAMED
+        return UNNAMED if draw < self.named + self.unnamed else None
+
+
 class Author(Protocol):
     """Who has something to post."""
 
@@ -61,8 +82,9 @@ class Manners:
 class Visitor:
     """A visitor of a site, on the move: what its tabs have in common."""
 
-    def __init__(self, key: PublicKey, number: int, chance: Random) -> None:
+    def __init__(self, key: PublicKey, number: int, sowing: Sowing, chance: Random) -> None:
         self.key = key
+        self.sowing = sowing
         self.id = _uuid(chance)
         self.identity: dict[str, Any] = {}
         self.client_ip = ""
@@ -76,7 +98,7 @@ class Visitor:
 
     def log_in(self) -> None:
         """Be known from now on; some in a way that upstream refuses for ever."""
-        trait = REFUSED_TRAIT if self._chance.random() < 0.1 else "plan"
+        trait = REFUSED_TRAIT if self._chance.random() < self.sowing.envelopes else "plan"
         self.identity = {"userId": f"user {self._number}", "traits": {trait: True}}
 
 
@@ -109,7 +131,7 @@ class Tab:
         if visitor.identity:
             envelope["userIdentity"] = visitor.identity
         events = [
-            _event(next(marks), chance, has_uuid=self._has_uuids)
+            _event(next(marks), visitor.sowing, chance, has_uuid=self._has_uuids)
             for _ in range(chance.choice((1, 1, 2, 3, 5, 12)))
         ]
         if len(events) > 1 and self._has_uuids and chance.random() < 0.05:
@@ -136,8 +158,9 @@ SMALL = Posting(((1, 3), (5, 30)), 0)
 class Server:
     """A server that posts for its users: each event says whose it is, or the envelope says it of all."""
 
-    def __init__(self, key: PublicKey, number: int, posting: Posting, chance: Random) -> None:
+    def __init__(self, key: PublicKey, number: int, posting: Posting, sowing: Sowing, chance: Random) -> None:
         self._key = key
+        self._sowing = sowing
         self._number = number
         self._user_agent = chance.choice(("node", None))
         self._identity: dict[str, Any] = chance.choice(
@@ -162,7 +185,7 @@ class Server:
         orders: list[object] = []
         for _ in range(chance.choice(self._sizes)):
             user = chance.choice(self._users)
-            event = _event(next(marks), chance, has_uuid=self._has_uuids)
+            event = _event(next(marks), self._sowing, chance, has_uuid=self._has_uuids)
             event |= {"type": "custom", "eventName": "done", "userId": user}
             event["properties"] = {"of": "x" * chance.randint(0, self._largest_bytes)}
             events.append(event)
@@ -171,14 +194,14 @@ class Server:
         return Draft(self._key, sender, {"source": "server", **self._identity}, events, orders)
 
 
-def _event(mark: str, chance: Random, *, has_uuid: bool) -> dict[str, Any]:
+def _event(mark: str, sowing: Sowing, chance: Random, *, has_uuid: bool) -> dict[str, Any]:
     event: dict[str, Any] = {"type": "pageview", "url": "https://www.example.com/", "path": mark}
     if has_uuid:
         event["uuid"] = _uuid(chance)
     if not has_uuid or chance.random() < 0.9:  # with neither, a retry cannot be told from a second click
         event["timestamp"] = int(EPOCH_S * 1000) + chance.randrange(1_000_000)
-    if chance.random() < 0.02:
-        event["referrer"] = REFUSED_REFERRER
+    if (referrer := sowing.referrer(chance)) is not None:
+        event["referrer"] = referrer
     return event
 
 

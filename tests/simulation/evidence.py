@@ -43,6 +43,14 @@ class Met(StrEnum):
     AMBIGUOUS = "ambiguous batch settled"
     LATE_ANSWER = "upstream's answer too late"
     WINDOW = "429 by the window"
+    SLIP = "refused by a schema slip"
+    SHRUNK = "too many events for now"
+    KEY_REFUSED = "key refused"
+    FORBIDDEN = "Origin forbidden"
+    NONSENSE = "207 that names nobody"
+    SEARCH = "batch halved in a search"
+    FOUND = "bad event found that nobody named"
+    PAUSE = "operator's pause"
     DOUBLE = "event upstream twice"
     DEAD = "dead letter"
     DROPPED = "dead letter dropped"
@@ -75,11 +83,12 @@ class Post:
 class Claim:
     """A lease that the buffer gave, at some moment between the two. `clock` numbers the clocks that it had.
 
-    In milliseconds of the store's clock, and in the world's seconds.
+    In milliseconds of the store's clock, and in the world's seconds. `others`: as in the lease.
     """
 
     key: PublicKey
     clock: int
+    others: bool
     asked_ms: int
     given_ms: int
     asked_s: float
@@ -100,6 +109,7 @@ class Pause:
     asked_ms: int
     given_ms: int
     wait_ms: int
+    asked_s: float
 
 
 @dataclass(slots=True, eq=False)
@@ -116,7 +126,12 @@ class Request:
     events: Sequence[Mapping[str, Any]]
     claim: Claim
     sent_at: int
+    sent_s: float
     arrived_s: float | None = None
+    status: int | None = None
+    """What upstream answered, when it did."""
+    slip: int = 0
+    """Which slip of upstream's schema was the reason, of those that refused all events; 0: none."""
 
 
 @dataclass(slots=True, eq=False)
@@ -138,6 +153,8 @@ class Evidence:
     arrivals: list[Arrival] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
     pauses: list[Pause] = field(default_factory=list)
+    retries: list[tuple[PublicKey, float]] = field(default_factory=list)
+    """Which key the operator had tried again, and when that was asked for."""
     settled_at: dict[str, int] = field(default_factory=dict)
     """Of each event, by its mark, that was settled as delivered or dead: the step."""
     refused_by_window: list[Request] = field(default_factory=list)

@@ -6,8 +6,9 @@ from random import Random
 from typing import TypeVar
 
 from proxy.buffer import Terms
+from proxy.sandbox.window import Kind, Limit
 from proxy.settings import SETTLE_S
-from tests.simulation.clients import HEAVY, ORDINARY, SMALL, Posting
+from tests.simulation.clients import HEAVY, ORDINARY, SMALL, Posting, Sowing
 from tests.simulation.process import Build
 from tests.simulation.trouble import Trouble
 
@@ -30,7 +31,8 @@ class Plan:
     visitors: int
     servers: int
     posting: Posting
-    limit_per_s: int
+    sowing: Sowing
+    limit: Limit
     build: Build
     trouble: Trouble
     kill_steps: int
@@ -40,6 +42,8 @@ class Plan:
     buffer_outages: int
     replays: int
     purges: int
+    pauses: int
+    retries: int
     skews: bool
     slow_upstream: bool
     replicas: int = 1
@@ -72,13 +76,14 @@ class Plan:
         def sometimes(share: float, value: Callable[[], T], otherwise: T) -> T:
             return value() if chance.random() < share else otherwise
 
-        limit_per_s = chance.choice((5, 20, 100))
+        kind = chance.choice((Kind.FIXED, Kind.FIXED, Kind.BUCKET))
+        limit = Limit(chance.choice((5, 20, 100)), kind)
         timeout_s = chance.choice((1.0, 4.0, 10.0))
         is_bounded = chance.random() < 0.15
         terms = Terms(
             linger_s=chance.choice((0.0, 0.2, 1.0, 1.0)),
             lease_s=timeout_s + SETTLE_S + chance.choice((0.5, 5.0, 15.0)),
-            limit_per_s=limit_per_s,
+            limit_per_s=limit.limit,
             max_bytes_per_key=BOUND_BYTES if is_bounded else 2_000_000_000,
             dead_max_bytes=sometimes(0.1, lambda: 4_000, 500_000_000),
         )
@@ -88,7 +93,8 @@ class Plan:
             visitors=chance.randint(1, 6),
             servers=chance.randint(0, 3),
             posting=SMALL if is_bounded else sometimes(0.08, lambda: HEAVY, ORDINARY),
-            limit_per_s=limit_per_s,
+            sowing=Sowing(unnamed=sometimes(0.4, lambda: 0.01, 0.0)),
+            limit=limit,
             build=Build(
                 terms,
                 timeout_s,
@@ -110,6 +116,8 @@ class Plan:
             buffer_outages=sometimes(0.3, lambda: chance.randint(1, 2), 0),
             replays=sometimes(0.3, lambda: chance.randint(1, 4), 0),
             purges=sometimes(0.1, lambda: 1, 0),
+            pauses=sometimes(0.2, lambda: chance.randint(1, 3), 0),
+            retries=sometimes(0.2, lambda: chance.randint(1, 3), 0),
             # With a clock that jumps, a full buffer may refuse for as long as a queue can wait.
             skews=chance.random() < 0.2 and not is_bounded,
             slow_upstream=chance.random() < 0.2,

@@ -30,11 +30,12 @@ class Build:
     """How a process is built; as the operator's settings, the same in every life."""
 
     terms: Terms
-    timeout_s: float
-    in_flight: int
-    flushers: int
-    grace_s: float
-    drains: bool
+    timeout_s: float = 10.0
+    in_flight: int = 64
+    flushers: int = 1
+    grace_s: float = 25.0
+    drains: bool = False
+    max_age_s: float = 72 * 3_600.0
 
 
 @dataclass(slots=True)
@@ -76,10 +77,14 @@ class Process:
     def listens(self) -> bool:
         return self._ingest is not None
 
-    def take(self, post: Post, reply: "asyncio.Future[ClientAnswer]") -> None:
-        """Answer a post; `reply` gets a ConnectionResetError where the process dies first."""
+    async def answer_to(self, post: Post) -> ClientAnswer:
+        """Post it, from outside. Raises ConnectionError where nobody listens, or the process dies first."""
+        if not self.listens:
+            raise ConnectionRefusedError("nobody listens")
+        reply: asyncio.Future[ClientAnswer] = asyncio.get_running_loop().create_future()
         self._replies[reply] = None
         self._serve_until_done(self._serve(post, reply))
+        return await reply
 
     def stop(self) -> None:
         """SIGTERM."""
@@ -124,6 +129,7 @@ class Process:
                 in_flight=build.in_flight,
                 timeout_s=build.timeout_s,
                 lease_s=build.terms.lease_s,
+                max_age_s=build.max_age_s,
             )
             for _ in range(build.flushers)
         ]

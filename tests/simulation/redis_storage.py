@@ -96,19 +96,19 @@ class RedisStorage(Storage):
     def done(self, script: Script, keys: Sequence[bytes], args: Sequence[Argument], answer: Any) -> None:
         """Redis has done a script, whether or not anybody hears of it."""
         match script.name, answer:
-            case "claim", [b"lease", queue, attempts, most, unsettled]:
+            case "claim", [b"lease", queue, *_]:
                 key = PublicKey(keys[0][_KEY_AT : keys[0].index(b"}")].decode())
                 token = args[1]
                 assert isinstance(token, bytes)
                 now_ms = self.now_ms()
-                lease = Lease(key, QueueId(queue), token, attempts, most, bool(unsettled))
+                lease = Lease(key, QueueId(queue), token)
                 self.leases.given(lease, now_ms, now_ms + self._lease_ms)
             case "settle", [b"settled", *_]:
                 key = PublicKey(keys[0][_KEY_AT : keys[0].index(b"}")].decode())
                 queue, token = args[1:3]
                 assert isinstance(queue, bytes)
                 assert isinstance(token, bytes)
-                self.leases.ended(Lease(key, QueueId(queue), token, 0, 0))
+                self.leases.ended(Lease(key, QueueId(queue), token))
         if self.chance.random() < RECOUNTED:
             self.recount()
 

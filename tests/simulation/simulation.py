@@ -6,33 +6,23 @@ answered, what is held is delivered, and it must all come to rest.
 """
 
 import asyncio
-import random
-import tempfile
-from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from operator import itemgetter
-from pathlib import Path
 from random import Random
-from typing import Any
-from unittest.mock import patch
 
-import structlog
-
-from proxy.buffer import MAX_BATCHES, MAX_LETTERS, Batch, Buffer, DeadLetter, Which
+from proxy.buffer import MAX_BATCHES, MAX_LETTERS, Batch, Buffer, DeadLetter, KeyFigures, Which
 from proxy.buffer.contract import MAX_WAIT_S
 from proxy.wire.answers import ClientAnswer
 from proxy.wire.limits import PublicKey
-from tests.simulation.clients import Author, Manners, Server, Tab, Visitor, post_all
+from tests.simulation.clients import ORIGINS, Author, Manners, Server, Tab, Visitor, post_all
 from tests.simulation.evidence import Broken, Evidence, Met, Post
-from tests.simulation.invariants import Calm, Leftovers, check_all, check_promptness
-from tests.simulation.loop import World
+from tests.simulation.invariants import Calm, Leftovers, check_all, check_promptness, check_window
 from tests.simulation.plan import Plan
 from tests.simulation.process import Process, Surroundings
-from tests.simulation.redis_storage import RedisStorage
-from tests.simulation.sqlite_storage import SqliteStorage
-from tests.simulation.storage import Storage
-from tests.simulation.upstream import CALM, WEATHERS, WORKS_S, SimulatedUpstream
+from tests.simulation.stage import ENGINES, staged
+from tests.simulation.upstream import CALM, WORKS_S, drawn_weather
 
 CLIENTS_END_S = 600.0
 """After the last fault every client that insists is answered within this time …"""
@@ -54,9 +44,6 @@ ANSWERED_S = 5.0
 
 MOST_KILLS = 15
 
-MEMORY = Path("/dev/shm")
-"""Where files cost no disk: nothing that the simulation ends is lost by a machine's crash."""
-
 JUMP_AHEAD_S = 10.0
 """How far the time of day jumps ahead with a start: all of them together may not use up the dedup window."""
 
@@ -74,77 +61,28 @@ class Run:
     broken: Exception | None
 
 
-ENGINES = ("sqlite", "redis", "cluster", "valkey")
-
-
 def simulate(seed: int, engine: str = ENGINES[0]) -> Run:
     """Carry out the run of this seed on one of the engines."""
     chance = Random(seed)
-    world = World(chance)
-    evidence = Evidence(world)
     plan = Plan.drawn(chance)
     if engine != "sqlite":
         plan = plan.shared(Random(f"{seed} shared"))
     broken = None
-    with (
-        tempfile.TemporaryDirectory(prefix="simulation-", dir=MEMORY if MEMORY.is_dir() else None) as folder,
-        _the_program_on(world, evidence, chance),
-    ):
-        trouble = replace(plan.trouble)
-        upstream = SimulatedUpstream(chance, plan.limit_per_s, evidence)
-        storage: Storage
-        if engine == "sqlite":
-            storage = SqliteStorage(Path(folder), evidence, chance, trouble)
-        else:
-            storage = RedisStorage(engine, evidence, chance, trouble, background=plan.background)
-        story = Story(plan, Surroundings(world, storage, upstream, evidence, chance, trouble))
+    with staged(engine, chance, plan.limit, replace(plan.trouble), background=plan.background) as around:
+        story = Story(plan, around)
         try:
-            world.run(story.tell())
+            around.world.run(story.tell())
         except Exception as error:  # noqa: BLE001  # whatever it was, the seed has found it
             broken = _innermost(error)
         finally:
             story.end()
-            world.close()
-            storage.close()
-    return Run(seed, engine, plan, evidence, broken)
+    return Run(seed, engine, plan, around.evidence, broken)
 
 
 def _innermost(error: Exception) -> Exception:
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-@contextmanager
-def _the_program_on(world: World, evidence: Evidence, chance: Random) -> Generator[None]:
-    """Give the program this world's time of day, chance, and trace for a log.
-
-    Its stopwatch shows what chance says: a group of transactions ends where their statements took too long.
-    """
-    stopwatch_s = 0.0
-
-    def look_at_stopwatch() -> float:
-        nonlocal stopwatch_s
-        stopwatch_s += chance.uniform(0, 0.002)
-        return stopwatch_s
-
-    def into_trace(_logger: Any, level: str, entry: Any) -> Any:
-        said = entry.pop("event")
-        evidence.note(f"log, {level}: {said} {entry or ''}")
-        raise structlog.DropEvent
-
-    before = random.getstate()
-    random.seed(chance.random())  # the flusher's jitter, and that of tenacity
-    structlog.configure(processors=[into_trace])
-    try:
-        with (
-            patch("proxy.front.ingest.wall_ms", lambda: int(world.wall_s() * 1000)),
-            patch("proxy.buffer.sqlite.writer.perf_counter", look_at_stopwatch),
-        ):
-            yield
-    finally:
-        structlog.reset_defaults()
-        random.setstate(before)
 
 
 class Story:
@@ -158,6 +96,7 @@ class Story:
         self._chance = around.chance
         self._upstream = around.upstream
         self._trouble = around.trouble
+        self._sowing = replace(plan.sowing)
         self._keys = [PublicKey(f"pk_{number}") for number in range(plan.keys)]
         self._replicas: list[Process] = []
         self._troubled = True
@@ -171,17 +110,19 @@ class Story:
             living = [tasks.create_task(self._live_again(at)) for at in range(len(self._replicas))]
             clients = tasks.create_task(self._post(authors, self._manners))
             await self._let_trouble_pass()
+            await _within(CLIENTS_END_S, self._resume(), "what the operator resumed is still paused")
             await self._come_to_rest(clients)
-            calm = Calm(len(self._evidence.requests), self._evidence.world.now_s)
+            calm = Calm(len(self._evidence.requests), self._evidence.world.now_s, await self._rate_per_s())
             await self._come_to_rest(tasks.create_task(self._post(authors, lambda: CALM_MANNERS)))
             for key in self._keys:
-                await self._knock(Tab(Visitor(key, 0, self._chance), self._chance))
+                await self._knock(self._tab(key), calm.rate_per_s)
             left = await self._leftovers()
             self._over = True
             for process in self._replicas:
                 process.stop()
             await asyncio.wait(living)
-        check_all(self._evidence, left, self._plan.limit_per_s)
+        check_all(self._evidence, left, self._plan.limit.limit)
+        check_window(self._evidence, calm)
         check_promptness(self._evidence, calm, self._plan)
 
     async def _come_to_rest(self, clients: "asyncio.Task[None]") -> None:
@@ -229,11 +170,15 @@ class Story:
     def _authors(self) -> Iterator[Author]:
         plan, chance = self._plan, self._chance
         for number in range(plan.visitors):
-            visitor = Visitor(chance.choice(self._keys), number, chance)
+            visitor = Visitor(chance.choice(self._keys), number, self._sowing, chance)
             for _ in range(chance.randint(1, 3)):
                 yield Tab(visitor, chance)
         for number in range(plan.servers):
-            yield Server(chance.choice(self._keys), number, plan.posting, chance)
+            yield Server(chance.choice(self._keys), number, plan.posting, self._sowing, chance)
+
+    def _tab(self, key: PublicKey) -> Tab:
+        """Of a visitor of whom nobody heard before."""
+        return Tab(Visitor(key, 0, self._sowing, self._chance), self._chance)
 
     def _manners(self) -> Manners:
         chance = self._chance
@@ -250,7 +195,7 @@ class Story:
             for author in authors:
                 clients.create_task(post_all(author, manners(), self._send, self._evidence, self._chance))
 
-    async def _knock(self, author: Author) -> None:
+    async def _knock(self, author: Author, rate_per_s: float) -> None:
         """Post again and again, just when the flusher looks once more and finds that there is nothing to do.
 
         That is when the last lease would have ended.
@@ -263,7 +208,7 @@ class Story:
             posts = len(self._evidence.posts)
             await post_all(author, Manners(1, quick_s / 10), self._send, self._evidence, self._chance)
             marks = [event["path"] for event in self._evidence.posts[posts].events]
-            prompt_s = ANSWERED_S + 2 * self._plan.build.terms.linger_s
+            prompt_s = ANSWERED_S + 2 * self._plan.build.terms.linger_s + 3 / rate_per_s
             await _within(prompt_s, self._settled(marks), f"not prompt: a single post, {marks[0]}, waits")
 
     async def _settled(self, marks: Iterable[str]) -> None:
@@ -273,12 +218,7 @@ class Story:
 
     async def _send(self, post: Post) -> ClientAnswer:
         await asyncio.sleep(self._chance.uniform(0, TRAVELS_S))
-        process = self._one()
-        if not process.listens:
-            raise ConnectionRefusedError("nobody listens")
-        reply: asyncio.Future[ClientAnswer] = asyncio.get_running_loop().create_future()
-        process.take(post, reply)
-        answer = await reply
+        answer = await self._one().answer_to(post)
         await asyncio.sleep(self._chance.uniform(0, TRAVELS_S))
         return answer
 
@@ -298,6 +238,8 @@ class Story:
                 (self._buffer_goes_away, plan.buffer_outages),
                 (self._replay, plan.replays),
                 (self._purge, plan.purges),
+                (self._pause, plan.pauses),
+                (self._retry, plan.retries),
             )
             for _ in range(times)
         ]
@@ -308,12 +250,12 @@ class Story:
         self._evidence.note("nothing goes wrong any more")
         self._troubled = False
         self._trouble.end()
+        self._sowing.end()
         self._upstream.weather = CALM
         self._upstream.slow_s = WORKS_S
 
     def _change_weather(self) -> None:
-        self._upstream.weather = self._chance.choice(WEATHERS)
-        self._evidence.note(f"weather: {', '.join(self._upstream.weather)}")
+        self._upstream.weather = drawn_weather(self._chance, self._keys, ORIGINS)
 
     def _freeze(self) -> None:
         for_s = self._chance.uniform(0.1, 1.5 * self._plan.build.terms.lease_s)
@@ -344,16 +286,61 @@ class Story:
         which = Which(key=self._chance.choice(self._keys))
         self._one().operate(lambda buffer: buffer.purge(which))
 
+    def _pause(self) -> None:
+        self._evidence.met[Met.PAUSE] += 1
+        key, for_s = self._chance.choice(self._keys), self._chance.uniform(1, 30)
+        self._evidence.note(f"the operator pauses {key} for {for_s:.1f} s")
+        self._one().operate(lambda buffer: buffer.pause(key))
+        self._world.outside.call_later(for_s, lambda: self._one().operate(lambda buffer: buffer.resume(key)))
+
+    def _retry(self) -> None:
+        key = self._chance.choice(self._keys)
+        self._evidence.retries.append((key, self._world.now_s))
+        self._evidence.note(f"the operator has {key} tried again")
+        self._one().operate(lambda buffer: buffer.retry(key))
+
     # -- the end ---------------------------------------------------------------------------------------
 
-    async def _drained(self) -> None:
-        # Nobody tells when the last event is gone: a buffer is not asked to.
-        while not all(map(_is_up, self._replicas)) or await self._held():  # noqa: ASYNC110
-            await asyncio.sleep(_LOOK_S)
+    async def _resume(self) -> None:
+        """See that nothing is paused any more, whoever was to resume it and died."""
+        while True:
+            await self._up()
+            paused = [key for key, of in (await self._figures()).items() if of.gate.by_operator]
+            if not paused:
+                return
+            for key in paused:
+                self._one().operate(partial(_resume, key=key))
+            await asyncio.sleep(1)
 
-    async def _held(self) -> int:
-        figures = await self._around.storage.recounted(self._buffer())
-        return sum(of.books.held for of in figures.values())
+    async def _drained(self) -> None:
+        """Wait until nothing is held, nor any pause left over.
+
+        Somebody goes on posting meanwhile: by what upstream takes of others it is known that what it refuses
+        is bad.
+        """
+        neighbours = [self._tab(key) for key in self._keys]
+        while True:
+            for _ in range(3):  # nobody tells when the last event is gone: a buffer is not asked to
+                await self._up()
+                figures = await self._figures()
+                if not any(of.books.held or of.gate.paused_for_s for of in figures.values()):
+                    return
+                await asyncio.sleep(_LOOK_S)
+            for neighbour in neighbours:
+                manners = Manners(1, 0.1, resends=False)
+                await post_all(neighbour, manners, self._send, self._evidence, self._chance)
+
+    async def _up(self) -> None:
+        while not all(map(_is_up, self._replicas)):  # noqa: ASYNC110  # their supervisors say nothing
+            await asyncio.sleep(1)
+
+    async def _figures(self) -> Mapping[PublicKey, KeyFigures]:
+        return await self._around.storage.recounted(self._buffer())
+
+    async def _rate_per_s(self) -> float:
+        """The lowest of the keys' rates: what trouble has taught them."""
+        rates = [of.gate.rate_per_s for of in (await self._figures()).values()]
+        return min(rates, default=self._plan.limit.limit)
 
     async def _leftovers(self) -> Leftovers:
         buffer = self._buffer()
@@ -362,7 +349,7 @@ class Story:
             before_id=letters[-1].id if letters else None, limit=MAX_LETTERS
         ):
             letters += page
-        figures = await self._around.storage.recounted(buffer)
+        figures = await self._figures()
         ambiguous: list[Batch] = []
         for key in figures:
             ambiguous += await buffer.ambiguous(key, limit=MAX_BATCHES)
@@ -373,6 +360,10 @@ class Story:
         if buffer is None:
             raise Broken("the process has not started")
         return buffer
+
+
+async def _resume(buffer: Buffer, *, key: PublicKey) -> None:
+    await buffer.resume(key)
 
 
 def _is_up(process: Process) -> bool:

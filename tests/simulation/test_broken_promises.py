@@ -10,16 +10,20 @@ from typing import Any
 import pytest
 
 from proxy import lanes
+from proxy.buffer import Lease
 from proxy.buffer.redis import appends, deliveries
+from proxy.buffer.sqlite import SqliteBuffer
 from proxy.buffer.sqlite.deliveries import Deliveries
 from proxy.buffer.sqlite.queues import Queues, Tail
 from proxy.buffer.sqlite.records import Records
 from proxy.buffer.sqlite.runs import Run, Runs
 from proxy.buffer.sqlite.seen import Seen
 from proxy.buffer.sqlite.store import Store
-from proxy.flusher import verdict, worker
+from proxy.buffer.sqlite.tries import COLUMNS
+from proxy.flusher import refusals, verdict, worker
 from proxy.flusher.alarm import Alarm
-from proxy.gate import Gate
+from proxy.flusher.values import Case, Verdict
+from proxy.gate import budget, standing
 from proxy.lanes import Lane, LaneId
 from proxy.ledger import Answered
 from tests.simulation.simulation import simulate
@@ -32,7 +36,8 @@ Break = Callable[[pytest.MonkeyPatch], None]
 def _spent_tokens_settle(patch: pytest.MonkeyPatch) -> None:
     def leased(self: Deliveries, lease: Any) -> Any:
         return self._store.execute(
-            "SELECT queue.id, held FROM queue JOIN key ON key.id = key_id WHERE public_key = ? AND name = ?",
+            f"SELECT queue.id, held, {COLUMNS} FROM queue JOIN key ON key.id = key_id"
+            " WHERE public_key = ? AND name = ? AND held > 0",
             (lease.key, lease.queue),
         ).fetchone()
 
@@ -40,11 +45,11 @@ def _spent_tokens_settle(patch: pytest.MonkeyPatch) -> None:
 
 
 def _partly_delivered_is_sent_again(patch: pytest.MonkeyPatch) -> None:
-    def judge(answer: Any, events: int, attempts: int, jitter: float) -> verdict.Verdict:
-        judged = verdict.judge(answer, events, attempts, jitter)
+    def judge(answer: Any, case: Case, jitter: float) -> Verdict:
+        judged = verdict.judge(answer, case, jitter)
         if judged.answered is not Answered.PARTLY_DELIVERED:
             return judged
-        return replace(judged, again=frozenset(range(events)) - judged.dead.keys())
+        return replace(judged, again=case.everything - judged.dead.keys())
 
     patch.setattr(worker, "judge", judge)
 
@@ -141,22 +146,37 @@ def _the_books_miss_a_line(patch: pytest.MonkeyPatch) -> None:
 
 
 def _an_answer_that_did_not_come_counts_as_a_delivery(patch: pytest.MonkeyPatch) -> None:
-    def judge(answer: Any, events: int, attempts: int, jitter: float) -> verdict.Verdict:
-        judged = verdict.judge(answer, events, attempts, jitter)
+    def judge(answer: Any, case: Case, jitter: float) -> Verdict:
+        judged = verdict.judge(answer, case, jitter)
         return replace(judged, again=frozenset()) if judged.ambiguous else judged
 
     patch.setattr(worker, "judge", judge)
 
 
-def _the_rate_is_that_of_the_limit_and_more(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("proxy.gate.SHARE_OF_LIMIT", 1.2)
+def _nothing_waits_for_the_rate(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(budget, "claim", lambda _budget, _now_ms: 0)
 
 
 def _a_pause_is_not_kept(patch: pytest.MonkeyPatch) -> None:
-    def settle(gate: Gate, _feedback: Any, _now_ms: int) -> Gate:
-        return gate
+    patch.setattr(standing, "_limited_ms", lambda _headers: 1)
 
-    patch.setattr("proxy.gate.settle", settle)
+
+def _whoever_is_refused_is_guilty(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(refusals, "_proven", lambda _case, accused: accused)
+
+
+def _what_leases_left_unsettled_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    claim = SqliteBuffer.claim
+
+    async def forget(self: SqliteBuffer, key: Any, token: bytes, *, early: bool = False) -> Any:
+        claimed = await claim(self, key, token, early=early)
+        return replace(claimed, unsettled=0) if isinstance(claimed, Lease) else claimed
+
+    patch.setattr(SqliteBuffer, "claim", forget)
+
+
+def _the_operators_pause_is_not_ended(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("proxy.gate.resume", lambda _gate: None)
 
 
 def _a_wake_up_is_lost(patch: pytest.MonkeyPatch) -> None:
@@ -182,8 +202,11 @@ def _a_wake_up_is_lost(patch: pytest.MonkeyPatch) -> None:
         (_nothing_is_a_duplicate, "held, upstream and dead|dead letters of"),
         (_the_books_miss_a_line, "do not balance"),
         (_an_answer_that_did_not_come_counts_as_a_delivery, "acknowledged and lost"),
-        (_the_rate_is_that_of_the_limit_and_more, "the rate"),
+        (_nothing_waits_for_the_rate, "the rate"),
         (_a_pause_is_not_kept, "a pause"),
+        (_whoever_is_refused_is_guilty, "dead without a cause"),
+        (_what_leases_left_unsettled_is_forgotten, "twice upstream and not on the record"),
+        (_the_operators_pause_is_not_ended, "still paused"),
         (_a_wake_up_is_lost, "not prompt"),
     ],
 )
@@ -198,12 +221,19 @@ def test_a_broken_promise_is_seen(break_it: Break, seen: str, monkeypatch: pytes
         (appends, "APPEND", b"tonumber(score) > since_ms", b"false", "upstream and dead|dead letters of"),
         (appends, "APPEND", b'"accepted", accepted', b'"accepted", accepted % 3', "do not balance"),
         (appends, "APPEND", b'and record.token == ""', b"", "two workers on one queue"),
-        (deliveries, "CLAIM", b"now_ms < tat_ms", b"false", "the rate"),
-        (deliveries, "CLAIM", b"pause_ms > 0 and", b"false and", "a pause"),
+        (deliveries, "CLAIM", b"if now_ms < budget.tat_ms then", b"if false then", "the rate"),
+        (deliveries, "SETTLE", b"headers.retry_after_s ~= 0", b"false", "a pause"),
         (deliveries, "SETTLE", b"record.token ~= token", b"false", "fencing"),
-        (deliveries, "SETTLE", b"at = 21 + put_back, 22, -1", b"at = 22, 21 + put_back", "out of order"),
+        (
+            deliveries,
+            "SETTLE",
+            b"at = RUNS + put_back, RUNS + 1, -1",
+            b"at = RUNS + 1, RUNS + put_back",
+            "out of order",
+        ),
+        (deliveries, "CLAIM", b"math.max(record.unsettled, record.max_events)", b"0", "not on the record"),
     ],
-    ids=["dedup", "books", "lease", "rate", "pause", "fence", "order"],
+    ids=["dedup", "books", "lease", "rate", "pause", "fence", "order", "unsettled"],
 )
 def test_a_script_that_breaks_a_promise_is_seen(
     room: Any, script: str, right: bytes, wrong: bytes, seen: str, monkeypatch: pytest.MonkeyPatch

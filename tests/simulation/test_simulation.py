@@ -75,9 +75,9 @@ def test_a_seed_is_the_same_run_in_every_process(engine: str) -> None:
 
 def test_a_broken_run_is_shown_with_its_seed_and_how_to_repeat_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.simulation.simulation.DRAINED_S", 0.0)
-    run = simulate(0)
+    run = simulate(1)
     assert run.broken is not None
     shown = failure(run, 5)
-    assert "seed 0, on sqlite:" in shown
+    assert "seed 1, on sqlite:" in shown
     assert "not everything is delivered" in shown
-    assert 'make simulate ARGS="--engine sqlite --from 0 --seeds 1' in shown
+    assert 'make simulate ARGS="--engine sqlite --from 1 --seeds 1' in shown

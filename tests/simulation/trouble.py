@@ -72,10 +72,12 @@ class UnreliableBuffer(BufferAround):
         self._evidence.met[Met.DUPLICATE] += appended.duplicate > 0
         return appended
 
-    async def claim(self, key: PublicKey, token: bytes) -> Lease | Idle:
+    async def claim(self, key: PublicKey, token: bytes, *, early: bool = False) -> Lease | Idle:
         if self._owed:
             raise Broken(f"{key} is claimed while a settle is owed")
-        return await self._asked(f"claim of {key}", lambda: self.inner.claim(key, token), Met.LOST_CLAIM)
+        return await self._asked(
+            f"claim of {key}", lambda: self.inner.claim(key, token, early=early), Met.LOST_CLAIM
+        )
 
     async def read(self, lease: Lease, max_events: int, max_bytes: int) -> Head | Spent:
         what = f"read {named(lease.queue)} of {lease.key}"
@@ -142,10 +144,12 @@ def _said(answer: object) -> str:
         case Appended(stored, duplicate):
             return f"{stored} stored, {duplicate} duplicate"
         case Lease():
-            unsettled = ", the one before ended unsettled" if answer.unsettled else ""
-            return f"leased {named(answer.queue)}, {answer.attempts} failed tries{unsettled}"
-        case Idle(wait_s, empty):
-            return "empty" if empty else f"idle for {wait_s} s"
+            return (
+                f"leased {named(answer.queue)}, {answer.attempts} failed tries, {answer.unsettled} unsettled,"
+                f" {answer.outlook}"
+            )
+        case Idle(wait_s, empty, stalled):
+            return "empty" if empty else "stalled" if stalled else f"idle for {wait_s} s"
         case Head():
             return f"{len(answer.texts)} events, more: {answer.more}"
         case Settled(left, due_s):

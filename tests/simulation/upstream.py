@@ -1,29 +1,39 @@
-"""Upstream, simulated: a strict window, refusals that lie in the events, and weather that passes over it.
+"""Upstream, simulated: a strict limit, refusals that lie in the events, and weather that passes over it.
 
 An event is refused for what it is, whenever and however often it comes, as by the real one; all that chance
 decides is what befalls a request. What was taken is written down at the moment of taking, which may come
-long after its sender gave up.
+long after its sender gave up. The weather may hold something else against requests: their key, their Origin,
+their number of events, or that upstream has changed its mind about all events.
 """
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from email.utils import formatdate
 from enum import StrEnum
 from random import Random
 from typing import Any
 
 from proxy.lanes import Lane
-from proxy.sandbox.window import Allowance, FixedWindow
+from proxy.sandbox.window import Allowance, Window
 from proxy.upstream import Upstream
 from proxy.wire.answers import Answer, NoAnswer
-from proxy.wire.limits import PublicKey
+from proxy.wire.limits import EVENTS_PER_REQUEST, PublicKey
 from proxy.wire.rate_headers import read_rate_headers
 from tests.simulation.evidence import Arrival, Evidence, Met, Request
 from tests.simulation.watched import present_claim
 
-REFUSED_REFERRER = "https://refused.example.com/"
-"""An event with this referrer is refused for ever."""
+NAMED = "https://refused.example.com/"
+"""An event with this referrer is refused for ever, and upstream names it."""
+
+UNNAMED = "https://unnamed.example.com/"
+"""The same, but upstream refuses the whole request and says nothing that would tell for whose sake."""
+
+POISON = "https://poison.example.com/"
+"""Upstream fails over this event, every time."""
+
+BAD = frozenset({NAMED, UNNAMED, POISON})
 
 REFUSED_TRAIT = "refused"
 """An envelope whose user has this trait is refused for ever."""
@@ -33,7 +43,6 @@ class Fate(StrEnum):
     """What befalls one request."""
 
     SERVED = "served"
-    REFUSED_UNNAMED = "refused, nothing named"
     FAILED = "failed"
     LIMITED = "limited"
     HUNG = "hung"
@@ -43,21 +52,58 @@ class Fate(StrEnum):
     UNREACHED = "unreached"
 
 
-Weather = Mapping[Fate, float]
+Fates = Mapping[Fate, float]
 
-CALM: Weather = {Fate.SERVED: 1}
-WEATHERS: Sequence[Weather] = (
-    CALM,
+FATES: Sequence[Fates] = (
     {Fate.SERVED: 8, Fate.FAILED: 1, Fate.RESET: 1, Fate.TAKEN_AND_RESET: 1},
     {Fate.SERVED: 3, Fate.TAKEN_AND_RESET: 2, Fate.TAKEN_AND_HUNG: 2, Fate.HUNG: 1, Fate.RESET: 1},
     {Fate.SERVED: 4, Fate.LIMITED: 1},
-    {Fate.SERVED: 3, Fate.REFUSED_UNNAMED: 1},
     {Fate.FAILED: 9, Fate.SERVED: 1},
     {Fate.UNREACHED: 1},
     dict.fromkeys(Fate, 1),
 )
 
-_FAILURES = (500, 502, 503, 504, 408, 425, 401, 402, 403, 404, 302)
+
+@dataclass(frozen=True, slots=True)
+class Weather:
+    """What passes over upstream.
+
+    `fates`: what befalls requests, by weight. Those that are served: `keys` says by which status a key is
+    refused, `origins` which Origins are forbidden (None: none was sent), `slips` whether every event is
+    refused, named or not (None: it is not), `most_events` beyond how many it is 413.
+    """
+
+    fates: Fates = field(default_factory=lambda: {Fate.SERVED: 1})
+    keys: Mapping[PublicKey, int] = field(default_factory=dict)
+    origins: frozenset[str | None] = frozenset()
+    slips: bool | None = None
+    most_events: int = EVENTS_PER_REQUEST
+
+    @property
+    def is_calm(self) -> bool:
+        return self == CALM
+
+
+CALM = Weather()
+
+KEY_REFUSALS = (401, 402, 404, 301, 302, 308)
+
+_DRAWS: Sequence[Callable[[Random, Sequence[PublicKey], Sequence[str | None]], Weather]] = (
+    lambda _chance, _keys, _origins: CALM,
+    *(lambda _chance, _keys, _origins, fates=fates: Weather(fates) for fates in FATES),
+    lambda chance, keys, _origins: Weather(keys={chance.choice(keys): chance.choice(KEY_REFUSALS)}),
+    lambda chance, _keys, origins: Weather(origins=frozenset({chance.choice(origins)})),
+    lambda chance, _keys, _origins: Weather(slips=chance.random() < 0.5),
+    lambda chance, _keys, _origins: Weather(most_events=chance.choice((1, 2, 7, 40))),
+)
+
+
+def drawn_weather(chance: Random, keys: Sequence[PublicKey], origins: Sequence[str | None]) -> Weather:
+    """Some weather or other."""
+    return chance.choice(_DRAWS)(chance, keys, origins)
+
+
+_FAILURES = (500, 502, 503, 504, 408, 425)
 
 WORKS_S = 0.08
 """The longest that an ordinary request is in the works …"""
@@ -74,36 +120,53 @@ _HANGS_S = 25.0
 class SimulatedUpstream:
     """The far end, in the world's loop. It outlives every process of the proxy."""
 
-    def __init__(self, chance: Random, limit_per_s: int, evidence: Evidence) -> None:
-        self.weather = CALM
+    def __init__(self, chance: Random, window: Window, evidence: Evidence) -> None:
+        self._weather = CALM
+        self._slips = 0
         self.slow_s = WORKS_S
         """How long an ordinary answer may take."""
+        self.ahead_s = 0.0
+        """By how much its clock is ahead of the world's."""
+        self.on_arrival: Callable[[Request], None] = lambda _request: None
+        """Called with each request that comes here: it may kill who sent it."""
         self._chance = chance
-        self._window = FixedWindow(limit_per_s)
+        self._window = window
         self._evidence = evidence
+
+    @property
+    def weather(self) -> Weather:
+        return self._weather
+
+    @weather.setter
+    def weather(self, weather: Weather) -> None:
+        self._evidence.note(f"weather: {weather}")
+        self._weather = weather
+        self._slips += weather.slips is not None
 
     async def serve(self, request: Request) -> Answer | NoAnswer:
         """The answer to a request, whenever it comes; NoAnswer where the connection breaks."""
         chance = self._chance
         weather = self.weather
-        fate = chance.choices(list(weather), list(weather.values()))[0]
+        fate = chance.choices(list(weather.fates), list(weather.fates.values()))[0]
         if fate is Fate.UNREACHED:
             await asyncio.sleep(chance.uniform(0, 5))
             return self._told(request, fate, NoAnswer(may_have_arrived=False, error="simulated: refused"))
         travel_s = chance.uniform(0.001, TRAVELS_S)
         await asyncio.sleep(travel_s)
-        wall_s = self._evidence.world.wall_s()
         request.arrived_s = self._evidence.world.now_s
-        allowance = self._window.take(request.key, wall_s)
+        self.on_arrival(request)
+        allowance = self._window.take(request.key, self._wall_s())
         if not allowance.granted:
             self._evidence.met[Met.WINDOW] += 1
             self._evidence.refused_by_window.append(request)
             return self._told(request, "refused by the window", self._answer(429, {}, allowance, after_s=1))
-        answer = await self._befall(fate, request, allowance)
+        answer = await self._befall(fate, weather, request, allowance)
         await asyncio.sleep(travel_s)
         return self._told(request, fate, answer)
 
-    async def _befall(self, fate: Fate, request: Request, allowance: Allowance) -> Answer | NoAnswer:
+    async def _befall(
+        self, fate: Fate, weather: Weather, request: Request, allowance: Allowance
+    ) -> Answer | NoAnswer:
         chance = self._chance
         works_s = chance.uniform(0.001, self.slow_s)
         match fate:
@@ -113,21 +176,38 @@ class SimulatedUpstream:
                 return self._answer(chance.choice(_FAILURES), {"success": False}, allowance, after_s=after_s)
             case Fate.LIMITED:
                 return self._answer(429, {}, allowance, after_s=chance.choice((None, 0, 1, 2, 5)))
-            case Fate.REFUSED_UNNAMED:
-                await asyncio.sleep(works_s)
-                said = {"success": False, "processed": 0, "errors": [{"index": -1, "message": "no"}]}
-                return self._answer(chance.choice((400, 413, 422)), said, allowance)
             case Fate.HUNG | Fate.RESET:
                 await asyncio.sleep(_HANGS_S if fate is Fate.HUNG else works_s)
                 return NoAnswer(may_have_arrived=True, error="simulated: connection reset")
             case Fate.TAKEN_AND_HUNG | Fate.TAKEN_AND_RESET:
                 await asyncio.sleep(works_s if fate is Fate.TAKEN_AND_RESET else chance.uniform(0, _HANGS_S))
-                if not refuses_envelope(request.envelope):
-                    self._take(request, _refused_events(request))
+                if not refuses_envelope(request.envelope) and not _positions(request, UNNAMED, POISON):
+                    self._take(request, _positions(request, NAMED))
                 return NoAnswer(may_have_arrived=True, error="simulated: connection reset")
             case _:
                 await asyncio.sleep(works_s)
-                return self._served(request, allowance)
+                return self._held_against(weather, request, allowance) or self._served(request, allowance)
+
+    def _held_against(self, weather: Weather, request: Request, allowance: Allowance) -> Answer | None:
+        """What the weather holds against a request, whatever is in it."""
+        chance, met = self._chance, self._evidence.met
+        if request.key in weather.keys:
+            met[Met.KEY_REFUSED] += 1
+            return self._answer(weather.keys[request.key], {"success": False, "message": "no"}, allowance)
+        if request.origin in weather.origins:
+            met[Met.FORBIDDEN] += 1
+            return self._answer(403, {"success": False, "message": "unauthorized domain"}, allowance)
+        if len(request.events) > weather.most_events:
+            met[Met.SHRUNK] += 1
+            return self._answer(413, chance.choice(_NAMELESS), allowance)
+        if weather.slips is None:
+            return None
+        met[Met.SLIP] += 1
+        request.slip = self._slips
+        if not weather.slips:
+            return self._answer(chance.choice((400, 422)), chance.choice(_NAMELESS), allowance)
+        errors = [{"path": ["events", at, "type"], "message": "unknown"} for at in range(len(request.events))]
+        return self._answer(400, {"success": False, "message": "bad", "errors": errors}, allowance)
 
     def _served(self, request: Request, allowance: Allowance) -> Answer:
         """What the request deserves."""
@@ -136,9 +216,16 @@ class SimulatedUpstream:
         if refuses_envelope(request.envelope):
             errors = [{"path": ["userIdentity", "traits", REFUSED_TRAIT], "message": "never"}]
             return self._answer(400, {"success": False, "message": "bad", "errors": errors}, allowance)
-        refused = _refused_events(request)
+        if _positions(request, POISON):
+            return self._answer(500, {"success": False}, allowance)
+        if _positions(request, UNNAMED):
+            return self._answer(chance.choice((400, 409, 413, 422)), chance.choice(_NAMELESS), allowance)
+        refused = _positions(request, NAMED)
         if not refused:
             self._take(request, ())
+            if chance.random() < 0.02:
+                self._evidence.met[Met.NONSENSE] += 1
+                return self._answer(207, chance.choice(_NAMELESS), allowance)
             return self._answer(chance.choice((200, 200, 200, 202)), self._agreement(request), allowance)
         if chance.random() < 0.5:
             self._take(request, refused)
@@ -169,13 +256,17 @@ class SimulatedUpstream:
     def _answer(
         self, status: int, said: object, allowance: Allowance, *, after_s: int | None = None
     ) -> Answer:
-        headers = {**allowance.headers, "Date": formatdate(self._evidence.world.wall_s(), usegmt=True)}
+        headers = {**allowance.headers, "Date": formatdate(self._wall_s(), usegmt=True)}
         if after_s is not None:
             headers["Retry-After"] = str(after_s)
         return Answer(status, read_rate_headers(headers), json.dumps(said).encode())
 
+    def _wall_s(self) -> float:
+        return self._evidence.world.wall_s() + self.ahead_s
+
     def _told(self, request: Request, fate: str, answer: Answer | NoAnswer) -> Answer | NoAnswer:
-        said = answer.status if isinstance(answer, Answer) else "no answer"
+        request.status = answer.status if isinstance(answer, Answer) else None
+        said = request.status or "no answer"
         self._evidence.note(f"upstream: request {request.number} {fate}: {said}")
         return answer
 
@@ -186,12 +277,22 @@ def refuses_envelope(envelope: Mapping[str, Any]) -> bool:
 
 
 def refuses_event(event: Mapping[str, Any]) -> bool:
-    """Whether it is refused under any envelope."""
-    return event.get("referrer") == REFUSED_REFERRER
+    """Whether it is refused, or makes upstream fail, under any envelope."""
+    return event.get("referrer") in BAD
 
 
-def _refused_events(request: Request) -> list[int]:
-    return [at for at, event in enumerate(request.events) if refuses_event(event)]
+def _positions(request: Request, *referrers: str) -> list[int]:
+    return [at for at, event in enumerate(request.events) if event.get("referrer") in referrers]
+
+
+_NAMELESS: Sequence[object] = (
+    {"success": False, "processed": 0, "errors": [{"index": -1, "message": "no"}]},
+    {"success": False, "errors": [{"index": 5_000, "message": "no"}, {"index": "0", "message": "no"}]},
+    {"success": False, "message": "no"},
+    {},
+    [],
+)
+"""Bodies of which nobody could tell which event they are about."""
 
 
 class Line(Upstream):
@@ -247,6 +348,7 @@ class Line(Upstream):
             events,
             present_claim.get(),
             self._evidence.world.steps,
+            self._evidence.world.now_s,
         )
         self._evidence.requests.append(request)
         self._evidence.note(f"line: request {request.number} of {key}: {len(events)} events")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 
 from proxy.buffer import Buffer, BufferFault, Head, Idle, Lease, Settled, Settlement, Spent
+from proxy.gate import Outcome
 from proxy.lanes import QueueId
 from proxy.wire.limits import PublicKey
 from tests.around import BufferAround
@@ -76,18 +77,19 @@ class WatchedBuffer(BufferAround):
         self._marks: dict[bytes, list[str]] = {}  # of a lease's head, by its token
         self._asked_ms: dict[bytes, int] = {}  # when a lease's settle was asked for first, by its token
 
-    async def claim(self, key: PublicKey, token: bytes) -> Lease | Idle:
+    async def claim(self, key: PublicKey, token: bytes, *, early: bool = False) -> Lease | Idle:
         clock, asked_ms, asked_s = self._clock(), self._now_ms(), self._evidence.world.now_s
-        claimed = await self.inner.claim(key, token)
+        claimed = await self.inner.claim(key, token, early=early)
         if isinstance(claimed, Lease):
             now_ms, now_s = self._now_ms(), self._evidence.world.now_s
             if self._leases is not None:
                 self._leases.given(claimed, now_ms, asked_ms + self._lease_ms)
-            claim = Claim(key, clock, asked_ms, now_ms, asked_s, now_s)
+            claim = Claim(key, clock, claimed.others, asked_ms, now_ms, asked_s, now_s)
             self._claims[token] = claim
             if clock == self._clock():  # or the two moments are of different clocks
                 self._evidence.claims.append(claim)
-            self._evidence.met[Met.UNSETTLED] += claimed.unsettled
+            self._evidence.met[Met.UNSETTLED] += claimed.expired > 0
+            self._evidence.met[Met.SEARCH] += _is_search(claimed)
         return claimed
 
     async def read(self, lease: Lease, max_events: int, max_bytes: int) -> Head | Spent:
@@ -101,6 +103,7 @@ class WatchedBuffer(BufferAround):
 
     async def settle(self, lease: Lease, settlement: Settlement) -> Settled | Spent:
         asked_ms, clock = self._asked_ms.setdefault(lease.token, self._now_ms()), self._clock()
+        asked_s = self._evidence.world.now_s
         try:
             outcome = await self.inner.settle(lease, settlement)
         except BufferFault:
@@ -114,7 +117,7 @@ class WatchedBuffer(BufferAround):
                 self._leases.ended(lease)
             if lease.token in self._marks:  # not where it was settled before, and is told once more
                 self._note_done(lease, settlement)
-                self._note_pause(lease.key, settlement, asked_ms, clock)
+                self._note_pause(lease.key, settlement, asked_ms, asked_s, clock)
             self._evidence.met[Met.AMBIGUOUS] += settlement.ambiguous
         else:
             self._evidence.met[Met.SPENT] += 1
@@ -127,9 +130,16 @@ class WatchedBuffer(BufferAround):
                 self._evidence.settled_at.setdefault(mark, self._evidence.world.steps)
         self._evidence.settled.set()
 
-    def _note_pause(self, key: PublicKey, settlement: Settlement, asked_ms: int, clock: int) -> None:
+    def _note_pause(
+        self, key: PublicKey, settlement: Settlement, asked_ms: int, asked_s: float, clock: int
+    ) -> None:
         said = settlement.feedback
-        if said.rate_limited and said.headers is not None and said.headers.retry_after_s:
+        if said.outcome is Outcome.RATE_LIMITED and said.headers is not None and said.headers.retry_after_s:
             wait_ms = int(said.headers.retry_after_s * 1000)
-            pause = Pause(key, clock, asked_ms, self._now_ms(), wait_ms)
+            pause = Pause(key, clock, asked_ms, self._now_ms(), wait_ms, asked_s)
             self._evidence.pauses.append(pause)
+
+
+def _is_search(lease: Lease) -> bool:
+    trouble = lease.outlook.trouble
+    return trouble is not None and trouble.suspects > 0
