@@ -33,8 +33,7 @@ from proxy.gate import Evidence
 from proxy.lanes import LaneId, QueueId
 from proxy.wire.limits import PublicKey
 
-CLAIM, SETTLE = load("claim", gated=True), load("settle", gated=True)
-PULL_BACK, RESERVE_LETTERS = load("pull_back"), load("reserve_letters")
+CLAIM, SETTLE, PULL_BACK, RESERVE_LETTERS = map(load, ("claim", "settle", "pull_back", "reserve_letters"))
 
 _REMEMBERED = 5_000
 """Batches on each of a key's two records: ordinary ones push no ambiguous one off. Some 50 seconds."""

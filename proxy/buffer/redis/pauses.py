@@ -9,7 +9,7 @@ from proxy.buffer.redis.store import Store
 from proxy.lanes import QueueId
 from proxy.wire.limits import PublicKey
 
-PAUSE, RETRY = load("pause", gated=True), load("retry", gated=True)
+PAUSE, RETRY = load("pause"), load("retry")
 
 
 class Pauses:

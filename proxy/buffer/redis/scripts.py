@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from hashlib import sha1
 from importlib.resources import files
 
-SHARED = ("shared",)
-GATE = ("budget", "standing", "gate")
+SHARED = ("shared", "budget", "standing", "gate")
 """Files that are no operations, each a row of definitions: what stands in one is known to those behind it."""
 
 _DEFINITION = re.compile(r"^local .*\n(?:(?!local |--).*\n)*", re.MULTILINE)
@@ -32,14 +31,11 @@ class Script:
     sha: str
 
 
-def load(name: str, *, gated: bool = False) -> Script:
-    """The script of the file `name`.lua: its first line, what it uses of the shared files, and its rest.
-
-    `gated`: it reads or writes the gate, whose rules it may use, too.
-    """
+def load(name: str) -> Script:
+    """The script of the file `name`.lua: its first line, what it uses of the shared files, and its rest."""
     flags, operation = read(name).split("\n", 1)
-    shared = "".join(map(read, SHARED + GATE if gated else SHARED))
-    text = "\n".join((flags, *used(shared, operation), operation)).encode()
+    definitions = "".join(map(read, SHARED))
+    text = "\n".join((flags, *used(definitions, operation), operation)).encode()
     return Script(name, text, sha1(text, usedforsecurity=False).hexdigest())
 
 
