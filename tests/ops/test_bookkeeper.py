@@ -163,7 +163,7 @@ async def test_a_pause_is_said_when_it_begins_and_when_it_ends_once_each(
     assert logs[0]["event"] == PAUSES_TOLD[reason]
 
 
-@pytest.mark.parametrize("reason", set(Pause) - set(PAUSES_TOLD))
+@pytest.mark.parametrize("reason", sorted(set(Pause) - set(PAUSES_TOLD)))
 async def test_what_is_short_or_the_operators_own_is_not_said(
     told: Told, books: Bookkeeper, reason: Pause
 ) -> None:
