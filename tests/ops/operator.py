@@ -57,6 +57,13 @@ async def books(stack: Stack, **expected: int) -> None:
         raise AssertionError(f"the books say {seen}, not {expected}") from None
 
 
+async def nothing_under_way(stack: Stack) -> None:
+    """Wait until every delivery is counted, too: the books are written a moment before."""
+    async with asyncio.timeout(PATIENCE_S):
+        while (await stack.metrics())("upstream_in_flight"):
+            pass
+
+
 async def die(stack: Stack, *events: dict[str, Any], key: str = KEY, **envelope: Any) -> list[str]:
     """Post events that upstream refuses, each for itself, and wait until they are dead; their uuids."""
     before = (await stack.ledger())["dead"]

@@ -16,7 +16,7 @@ from proxy.flusher import Flusher
 from proxy.ledger import Dead
 from proxy.ops import Bookkeeper
 from proxy.sandbox import Fault, What
-from tests.ops.operator import ask, books, die, done, fresh, outage, recovery, told
+from tests.ops.operator import ask, books, die, done, fresh, nothing_under_way, outage, recovery, told
 from tests.sandbox.bodies import OTHER_VISITOR, SESSION, VISITOR, client
 from tests.stack import KEY, Stack, StartStack
 
@@ -166,6 +166,7 @@ async def test_beyond_their_bound_the_oldest_are_given_up_and_counted(start_stac
         await books(stack, accepted=number, held=0, dead=min(number, 2), dropped=max(0, number - 2))
     page = await told(stack, "/dead")
     assert (page["count"], ids(page)) == (2, [3, 2])
+    await nothing_under_way(stack)
     assert (await stack.metrics())("events_dropped_total", reason="dead_evicted") == 1
 
 

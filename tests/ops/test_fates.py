@@ -10,7 +10,7 @@ from proxy.buffer import Batch, Traces
 from proxy.ops.fates import fate_of
 from proxy.sandbox import Fault, What
 from proxy.wire.limits import PublicKey
-from tests.ops.operator import ask, books, die, done, fresh, outage, told
+from tests.ops.operator import ask, books, die, done, fresh, nothing_under_way, outage, told
 from tests.sandbox.bodies import OTHER_VISITOR, VISITOR, client
 from tests.stack import KEY, PATIENCE_S, Stack
 
@@ -147,6 +147,7 @@ async def test_a_delivery_whose_answer_was_lost_is_listed_and_its_event_says_so(
     assert known["ambiguous"] is True
     assert [(batch["answered"], batch["fate"]) for batch in known["batches"]][-1] == ("unanswered", "again")
     listed = await told(stack, "/ambiguous")
+    await nothing_under_way(stack)
     assert listed["total"] == len(listed["batches"]) == (await stack.metrics())("deliveries_ambiguous_total")
     assert listed["batches"][-1]["answered"] == "unanswered"
     for batch in listed["batches"]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from proxy.sandbox import Fault, What
-from tests.ops.operator import ask, books, die, done, fresh, outage, recovery, told
+from tests.ops.operator import ask, books, die, done, fresh, nothing_under_way, outage, recovery, told
 from tests.sandbox.bodies import OTHER_VISITOR, client
 from tests.stack import KEY, PATIENCE_S, Stack, StartStack, running_stack
 
@@ -37,9 +37,7 @@ async def becomes(stack: Stack, fact: Callable[[Any], object], key: str = KEY) -
 async def settled(stack: Stack, requests: int) -> None:
     """Wait until upstream was asked so often, and none of it is under way any more."""
     await stack.until(lambda record: len(record.entries) >= requests)
-    async with asyncio.timeout(PATIENCE_S):
-        while (await stack.metrics())("upstream_in_flight"):
-            pass
+    await nothing_under_way(stack)
     assert len(stack.entries) == requests
 
 
