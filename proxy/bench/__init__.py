@@ -5,7 +5,7 @@
 The benchmarks of the whole proxy, which need servers around it, are in `tests/bench`.
 """
 
-from proxy.bench.budget import Case, Usage, as_document, cases, measure_usage, names
+from proxy.bench.budget import ALLOWED, Case, Usage, as_document, cases, measure_usage, names
 from proxy.bench.measure import (
     APPENDS,
     SHAPES,
@@ -21,6 +21,7 @@ from proxy.bench.table import Table
 from proxy.bench.visits import DATA
 
 __all__ = [
+    "ALLOWED",
     "APPENDS",
     "DATA",
     "SHAPES",

@@ -25,6 +25,9 @@ STRANGER_PER_S = 30.0
 LATENCY = "20-200"
 """Milliseconds, there and back."""
 
+ALLOWED = f"{LIMIT_PER_S} requests/s allowed; {LATENCY} ms"
+"""What is the same in every case, in words."""
+
 SEED = 1
 """Of latencies and of when a stranger comes."""
 

@@ -61,7 +61,7 @@ HALVING_EXPIRIES = 3
 """From so many leases in a row on that end by themselves, each halves what the next batch may hold …"""
 
 STALLED_EXPIRIES = 10
-"""… and after so many, when that is one event, the queue is put off and somebody is told."""
+"""… and after so many, when that has long been one event, the queue is put off and somebody is told."""
 
 STALLED_WAIT_S = 3_600.0
 

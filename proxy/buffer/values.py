@@ -68,10 +68,10 @@ class Trouble:
 
     `since_ms`: when the first try that it did not take was claimed (store's clock); `requests` and
     `successes`: of the key, then (`Evidence`). `suspects`: upstream refuses one of the queue's first so many
-    events (0: it is not known, or with `refused_ms`: all of them together were too large). `forbidden`: how
-    often it was answered 403. `refused_ms`: when the answer came that refused this head first, on the store's
-    clock (0: it was not refused). Only a request that was claimed after that and taken proves that upstream
-    takes other things: one claimed before may have arrived before.
+    events (0: it is not known). `too_large`: no single one is suspect, all together were too much (413).
+    `forbidden`: how often it was answered 403. `refused_ms`: when the answer came that made suspects of them,
+    on the store's clock (0: no refusal did). Only a request that was claimed after that and taken proves that
+    upstream takes other things: one claimed before may have arrived before.
     """
 
     since_ms: int
@@ -80,6 +80,7 @@ class Trouble:
     suspects: int = 0
     forbidden: int = 0
     refused_ms: int = 0
+    too_large: bool = False
 
 
 @dataclass(frozen=True, slots=True)

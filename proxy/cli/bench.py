@@ -9,6 +9,7 @@ import click
 
 from proxy import log
 from proxy.bench import (
+    ALLOWED,
     APPENDS,
     DATA,
     SHAPES,
@@ -164,7 +165,7 @@ async def _measure_usages(
             continue
         row = _usage_row(measured[-1])
         if len(measured) == 1:
-            click.echo(f"100 requests/s allowed; 20-200 ms; {warm_up_s:g} s to learn, {seconds} s counted")
+            click.echo(f"{ALLOWED}; {warm_up_s:g} s to learn, {seconds} s counted")
             table = Table(*row, first_width=max(len(str(each)) for each in chosen), say=click.echo)
         table.row(*row.values())
     if in_json:

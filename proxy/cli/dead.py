@@ -106,7 +106,7 @@ def show(*, operations: Operations, number: int, in_json: bool) -> None:
 
     \b
     outlit-proxy dead show 17
-    """  # noqa: D301
+    """  # noqa: D301  # click's mark, as above
     letter = operations.get(f"/dead/{number}")
     if in_json:
         click.echo(as_json(letter))
@@ -132,7 +132,7 @@ def export(*, operations: Operations, which: Mapping[str, object], output: Path 
 
     \b
     outlit-proxy dead export --key pk_abc --output dead.ndjson
-    """  # noqa: D301
+    """  # noqa: D301  # click's mark, as above
     letters = 0
     with _opened(output) as file:
         for letter in _pages(operations, which):
@@ -164,7 +164,7 @@ def replay(*, operations: Operations, **given: Any) -> None:
 
     \b
     outlit-proxy dead replay --since 2h --dry-run
-    """  # noqa: D301
+    """  # noqa: D301  # click's mark, as above
     _change(operations, "replay", "replayed", **given)
 
 
@@ -175,7 +175,7 @@ def purge(*, operations: Operations, **given: Any) -> None:
 
     \b
     outlit-proxy dead purge --until 30d
-    """  # noqa: D301
+    """  # noqa: D301  # click's mark, as above
     _change(operations, "purge", "purged", **given)
 
 

@@ -11,17 +11,7 @@ from proxy.cli.client import printable
 from proxy.cli.operations import Operations, operations_options
 from proxy.cli.terminal import as_json, counted, lasting, sure, table
 from proxy.ledger import Pause
-
-_WHAT_TO_DO = {
-    Pause.OPERATOR: "nothing is sent until `keys resume`; posts are still accepted",
-    Pause.RATE_LIMITED: "Outlit answered 429 and is given the time it asked for; if that goes on, somebody"
-    " else sends with this key: see delivery.rate_share",
-    Pause.KEY_REFUSED: "Outlit refuses the key (401, 402, 404 or a redirect); see to the key and the"
-    " subscription at Outlit, and to upstream.url, then `keys retry`",
-    Pause.UPSTREAM_FAILING: "Outlit fails or does not answer; it is tried again by itself",
-    Pause.REFUSAL_STORM: "Outlit refuses everything that this key sends, whoever posted it; the log has its"
-    " messages; mend what posts it, or ask Outlit, then `keys retry`",
-}
+from proxy.ops.pauses import WHAT_TO_DO
 
 _FORBIDDEN = "Outlit answers 403 to requests of {}; enable that domain at Outlit, then `keys retry`"
 
@@ -69,7 +59,7 @@ def pause(*, operations: Operations, key: str, yes: bool, in_json: bool) -> None
 
     \b
     outlit-proxy keys pause pk_abc
-    """  # noqa: D301
+    """  # noqa: D301  # click's mark, as above
     sure(f"Send nothing of {key} until it is resumed? Its events stay in the buffer meanwhile.", yes=yes)
     answer = operations.post(f"{_path(key)}/pause")
     if in_json:
@@ -88,7 +78,7 @@ def resume(*, operations: Operations, key: str, in_json: bool) -> None:
 
     \b
     outlit-proxy keys resume pk_abc
-    """  # noqa: D301
+    """  # noqa: D301  # click's mark, as above
     answer = operations.post(f"{_path(key)}/resume")
     if in_json:
         click.echo(as_json(answer))
@@ -110,7 +100,7 @@ def retry(*, operations: Operations, key: str, in_json: bool) -> None:
 
     \b
     outlit-proxy keys retry pk_abc
-    """  # noqa: D301
+    """  # noqa: D301  # click's mark, as above
     answer = operations.post(f"{_path(key)}/retry")
     if in_json:
         click.echo(as_json(answer))
@@ -171,7 +161,7 @@ def _age(moment: str | None) -> str:
 
 def _remarks(key: dict[str, Any]) -> list[str]:
     """What is wrong with a key, and what to do about it."""
-    remarks = [] if key["paused"] is None else [f"{key['paused']}: {_WHAT_TO_DO[Pause(key['paused'])]}"]
+    remarks = [] if key["paused"] is None else [f"{key['paused']}: {WHAT_TO_DO[Pause(key['paused'])]}"]
     if origins := key["forbidden_origins"]:
         named = ", ".join(printable(origin) or "clients without an Origin" for origin in origins)
         remarks.append(f"forbidden: {_FORBIDDEN.format(named)}")

@@ -48,6 +48,21 @@ def trouble_of(case: Case) -> Trouble:
     return case.outlook.trouble or begun
 
 
+def suspecting(trouble: Trouble, suspects: int, refused_ms: int = 0) -> Trouble:
+    """The trouble once one of the first `suspects` is to blame, by a refusal (when it came) or otherwise.
+
+    That a batch was too large says nothing any more.
+    """
+    return replace(trouble, suspects=suspects, refused_ms=refused_ms if suspects else 0, too_large=False)
+
+
+def bereft(trouble: Trouble, events: int) -> Trouble:
+    """The trouble once so many events at the head of the queue are dead: the suspects are fewer."""
+    if not events or not trouble.suspects:
+        return trouble
+    return suspecting(trouble, max(0, trouble.suspects - events), trouble.refused_ms)
+
+
 def halved(case: Case, trouble: Trouble) -> Outlook:
     """Next time half of this batch."""
     return Outlook(max(1, case.events // 2), trouble)
@@ -60,7 +75,7 @@ def after_success(case: Case) -> Outlook:
         return grown(case)
     if (left := trouble.suspects - case.events) > 0:
         return Outlook((left + 1) // 2, progressed(case, trouble, left, taken=True))
-    if trouble.refused_ms and not trouble.suspects:
+    if trouble.too_large:
         size = case.outlook.max_events + ceil(case.outlook.max_events / SMALL_GROWTH)
         return Outlook(size, trouble) if size < EVENTS_PER_REQUEST else ALL_IS_WELL
     return grown(case)

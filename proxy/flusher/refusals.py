@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from proxy.buffer import Death, Outlook, Trouble
-from proxy.flusher.outlooks import back_off_s, grown, halved, progressed, trouble_of
+from proxy.flusher.outlooks import back_off_s, bereft, grown, halved, progressed, suspecting, trouble_of
 from proxy.flusher.values import Case, Verdict
 from proxy.gate import Outcome
 from proxy.ledger import Answered, Dead
@@ -90,9 +90,10 @@ def _searched(status: int, case: Case) -> Verdict:
 
     Of a body that is too large none is suspect: all of them are too much.
     """
-    trouble = _suspecting(case, case.events)
     if status == TOO_LARGE:
-        trouble = replace(trouble, suspects=0)
+        trouble = replace(trouble_of(case), suspects=0, refused_ms=0, too_large=True)
+    else:
+        trouble = _suspecting(case, case.events)
     return _refused(again=case.everything, outlook=halved(case, trouble))
 
 
@@ -107,7 +108,7 @@ def _buried(case: Case, guilty: Mapping[int, Death], accused: Mapping[int, Death
         return _refused(guilty, again, outlook=grown(case))
     trouble = trouble_of(case)
     if newly := accused.keys() - guilty.keys():
-        trouble = replace(trouble, suspects=max(newly) + 1, refused_ms=case.answered_ms)
+        trouble = suspecting(trouble, max(newly) + 1, case.answered_ms)
     left = trouble.suspects - sum(at < trouble.suspects for at in guilty)
     remembered = progressed(case, trouble, left, taken=False) if left else None
     return _refused(guilty, again, outlook=Outlook(EVENTS_PER_REQUEST, remembered))
@@ -120,14 +121,14 @@ def _kept(case: Case, accused: Mapping[int, Death], jitter: float) -> Verdict:
     trouble = _suspecting(case, last + 1)
     if first > 0:
         # What is refused again should have been good: then names are not to be relied on.
-        relied_on = before is None or not (before.refused_ms and before.suspects)
+        relied_on = before is None or not before.refused_ms
         size = first if relied_on else min(first, case.events // 2)
         return _refused(again=case.everything, outlook=Outlook(size, trouble))
     dead = expired(case, accused[first].message)
     again = case.everything - dead.keys()
     if not again:
         return _refused(dead, outlook=grown(case))
-    outlook = Outlook(case.outlook.max_events, trouble)
+    outlook = Outlook(case.outlook.max_events, bereft(trouble, len(dead)))
     return _refused(dead, again, wait_s=back_off_s(case, jitter), outlook=outlook)
 
 
@@ -136,7 +137,7 @@ def _suspecting(case: Case, suspects: int) -> Trouble:
     trouble = trouble_of(case)
     some_are_new = not trouble.refused_ms or trouble.suspects < suspects
     refused_ms = case.answered_ms if some_are_new else trouble.refused_ms
-    return replace(trouble, suspects=suspects, refused_ms=refused_ms)
+    return suspecting(trouble, suspects, refused_ms)
 
 
 def _refused(

@@ -27,7 +27,16 @@ Refusals have a module of their own: `refusals`.
 from dataclasses import replace
 
 from proxy.buffer import Death, Outlook
-from proxy.flusher.outlooks import after_success, back_off_s, doubling_s, grown, halved, trouble_of
+from proxy.flusher.outlooks import (
+    after_success,
+    back_off_s,
+    bereft,
+    doubling_s,
+    grown,
+    halved,
+    suspecting,
+    trouble_of,
+)
 from proxy.flusher.refusals import LEAST_TRIES, expired, judge_refusal
 from proxy.flusher.values import Case, Verdict
 from proxy.gate import Outcome
@@ -126,27 +135,24 @@ def _forbidden(said: Said, case: Case, jitter: float) -> Verdict:
     wait_s = doubling_s(FORBIDDEN_S, MAX_FORBIDDEN_S, trouble.forbidden, jitter)
     dead = dict.fromkeys(range(case.aged), Death(Dead.FORBIDDEN, said.message or "status 403"))
     again = case.everything - dead.keys()
-    return Verdict(
-        Answered.FORBIDDEN,
-        Outcome.FORBIDDEN,
-        dead,
-        again,
-        wait_s if again else None,
-        outlook=replace(case.outlook, trouble=replace(trouble, forbidden=trouble.forbidden + 1)),
-    )
+    if not again:
+        return Verdict(Answered.FORBIDDEN, Outcome.FORBIDDEN, dead, outlook=grown(case))
+    left = bereft(replace(trouble, forbidden=trouble.forbidden + 1), len(dead))
+    outlook = replace(case.outlook, trouble=left)
+    return Verdict(Answered.FORBIDDEN, Outcome.FORBIDDEN, dead, again, wait_s, outlook=outlook)
 
 
 def _failed(name: Answered, case: Case, least_s: float, jitter: float, message: str) -> Verdict:
     """Nothing is known of the events, unless the key's other requests succeed all the while."""
     trouble = trouble_of(case)
-    outlook = Outlook(case.outlook.max_events, trouble)
     dead = expired(case, message)
+    outlook = Outlook(case.outlook.max_events, bereft(trouble, len(dead)))
     if _others_succeed(case):
         if case.events == 1 and case.tries >= LEAST_TRIES:
             dead = {0: Death(Dead.POISON, message)}
         elif case.tries >= SUSPECT_TRIES or trouble.suspects:
             # Suspects of another kind: if they are refused one day, that is for the first time.
-            outlook = halved(case, replace(trouble, suspects=case.events, refused_ms=0))
+            outlook = halved(case, suspecting(trouble, case.events - len(dead)))
     again = case.everything - dead.keys()
     if not again:
         return Verdict(name, Outcome.FAILED, dead, outlook=grown(case))

@@ -110,7 +110,7 @@ class Flusher:
         for alarm in self._alarms.values():
             alarm.ring_in(0.0)
         # Other processes may empty a shared buffer too, so there is no event to wait for.
-        while await self._may_empty():  # noqa: ASYNC110
+        while await self._may_empty():  # noqa: ASYNC110  # of others, too
             await asyncio.sleep(_DRAIN_LOOK_S)
 
     async def _may_empty(self) -> bool:

@@ -13,6 +13,7 @@ from proxy.gate import View
 from proxy.ledger import Books, Dropped, Pause
 from proxy.log import short_key
 from proxy.metrics import Metrics
+from proxy.ops.pauses import WHAT_TO_DO
 from proxy.wire.limits import EVENTS_PER_REQUEST, PublicKey
 
 LOOK_S = 10.0
@@ -21,16 +22,7 @@ LOOK_S = 10.0
 RECOUNT_S = 120.0
 """Between two recounts, by whichever process of a fleet. One takes about a second for a million events."""
 
-PAUSES_TOLD = {
-    Pause.KEY_REFUSED: "Outlit refuses this key: put it right there, or see whether upstream.url is right;"
-    " its events are held, and one request is tried now and then",
-    Pause.UPSTREAM_FAILING: "most of this key's requests fail: see Outlit's status, or, where it cannot be"
-    " reached, name resolution, TLS and the network; its events are held, and one request is tried now and"
-    " then",
-    Pause.REFUSAL_STORM: "Outlit refused all of this key's latest requests, of several visitors: it may have"
-    " changed what it accepts, or all your pages make the same mistake; nothing is given up, and one request"
-    " is tried now and then",
-}
+PAUSES_TOLD = (Pause.KEY_REFUSED, Pause.UPSTREAM_FAILING, Pause.REFUSAL_STORM)
 """Pauses that are said in the log: 429s are a matter of seconds, and who paused a key knows it."""
 
 
@@ -127,7 +119,7 @@ class Bookkeeper:
                 self._log.info("the key's pause is over", key=short_key(key), reason=before)
             if now in PAUSES_TOLD and now != before:
                 self._pauses[key] = now
-                self._log.warning(PAUSES_TOLD[now], key=short_key(key), reason=now)
+                self._log.warning(f"a key pauses: {WHAT_TO_DO[now]}", key=short_key(key), reason=now)
 
 
 def drain_s(of: KeyFigures) -> float:

@@ -175,7 +175,7 @@ async def test_a_back_off_that_was_over_does_not_come_back_with_an_erasure(
 # -- trouble -------------------------------------------------------------------------------------------
 
 
-TOO_LARGE = replace(TROUBLE, suspects=0)
+TOO_LARGE = replace(TROUBLE, suspects=0, refused_ms=0, too_large=True)
 
 
 @pytest.mark.parametrize(

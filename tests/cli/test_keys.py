@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from proxy.cli.keys import _WHAT_TO_DO
 from proxy.cli.terminal import lasting
 from proxy.ledger import Pause
+from proxy.ops.pauses import WHAT_TO_DO
 from tests.cli.operator import Operator, fresh
 from tests.programs import wait_for
 from tests.sandbox.bodies import OTHER_VISITOR
@@ -98,7 +98,7 @@ def test_the_origins_that_outlit_forbids_are_named(operator: Operator, key: str)
 
 @pytest.mark.parametrize("reason", Pause)
 def test_each_reason_of_a_pause_says_what_to_do(reason: Pause) -> None:
-    assert _WHAT_TO_DO[reason]
+    assert WHAT_TO_DO[reason]
 
 
 @pytest.mark.parametrize(

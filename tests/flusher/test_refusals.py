@@ -260,8 +260,9 @@ def test_a_refusal_that_names_nothing_halves_the_next_batch_at_once(
     assert fate(verdict) == (set(), ALL, None, False)
     assert verdict.outlook is not None
     assert verdict.outlook.max_events == 2
-    suspects = 0 if status == 413 else 5
-    assert (lasting(verdict).suspects, lasting(verdict).refused_ms) == (suspects, NOW + 100)
+    left = lasting(verdict)
+    expected = (0, 0, True) if status == 413 else (5, NOW + 100, False)
+    assert (left.suspects, left.refused_ms, left.too_large) == expected
 
 
 @given(st.integers(2, 100), st.integers(0, 100))

@@ -108,7 +108,7 @@ def test_after_a_body_that_was_too_large_batches_grow_slowly_until_they_are_full
     before: int, after: int | None
 ) -> None:
     """The bound is likely to stay: doubled, every other request would be refused."""
-    trouble = {"refused_ms": NOW - 9_000}
+    trouble = {"too_large": True}
     left = judged(answer(200), events=1, max_events=before, trouble=trouble).outlook
     assert left == (Outlook(100) if after is None else Outlook(after, troubled(**trouble)))
 
@@ -250,6 +250,20 @@ def test_403_buries_what_has_reached_the_maximum_age_and_keeps_the_rest(aged: in
         (Dead.FORBIDDEN, "Not this domain")
     }
     assert (verdict.wait_s is None) == (aged == 5), "the next ones may be of another Origin"
+    assert verdict.outlook is not None
+    assert (verdict.outlook.trouble is None) == (aged == 5), "and were not tried yet"
+
+
+@pytest.mark.parametrize(("aged", "suspects"), [(0, 3), (1, 2), (2, 1), (3, 0), (4, 0)])
+@pytest.mark.parametrize("of", [answer(403), answer(503), answer(400, named(0, 2))])
+def test_suspects_that_die_of_their_age_leave_no_others_in_their_place(
+    of: Answer, aged: int, suspects: int
+) -> None:
+    """An event that was never refused must not be found guilty by the proof against those before it."""
+    trouble = {"suspects": 3, "refused_ms": NOW - 9_000}
+    others_fail = Evidence(judged=20)
+    left = lasting(judged(of, aged=aged, attempts=50, trouble=trouble, evidence=others_fail))
+    assert (left.suspects, left.refused_ms) == (suspects, NOW - 9_000 if suspects else 0)
 
 
 # -- 429 -----------------------------------------------------------------------------------------------

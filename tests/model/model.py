@@ -480,7 +480,7 @@ class Model:
             if each.lease is not None:  # it ended by itself, and its worker may come too late only now
                 each.end_by_itself()
             trouble = each.outlook.trouble
-            if trouble is not None and trouble.suspects:  # whoever is suspected may be gone
+            if trouble is not None:  # whoever is suspected may be gone
                 cleared = replace(trouble, suspects=0, refused_ms=0)
                 each.outlook = replace(each.outlook, trouble=cleared)
             held = each.rid_of(theirs)

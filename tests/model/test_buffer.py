@@ -117,6 +117,7 @@ _troubles = st.builds(
     suspects=st.sampled_from([0, 0, 1, 50, 100]),
     forbidden=st.sampled_from([0, 0, 3]),
     refused_ms=st.sampled_from([0, 1_800_000_000_500]),
+    too_large=st.booleans(),
 )
 _outlooks = st.none() | st.builds(
     Outlook, max_events=st.sampled_from([1, 2, 7, 50, 100, 100]), trouble=st.none() | _troubles

@@ -301,8 +301,8 @@ MUTATIONS = [
     Mutation(
         "verdict: a 403 pauses its key",
         "proxy/flusher/verdict.py",
-        "        Outcome.FORBIDDEN,\n        dead,",
-        "        Outcome.KEY_REFUSED,\n        dead,",
+        "Verdict(Answered.FORBIDDEN, Outcome.FORBIDDEN, dead, again,",
+        "Verdict(Answered.FORBIDDEN, Outcome.KEY_REFUSED, dead, again,",
         scenario("an_origin_forbidden_for_an_hour_stops_no_other_and_loses_nothing"),
     ),
     Mutation(
@@ -541,8 +541,8 @@ MUTATIONS = [
     Mutation(
         "claim: a queue whose leases all end by themselves is claimed for ever",
         "proxy/buffer/sqlite/tries.py",
-        "return self.max_events == 1 and",
-        "return False and",
+        "return self.expired + 1 >=",
+        "return False and self.expired + 1 >=",
         (*CONTRACT, *scenario("an_event_that_kills_its_sender_is_put_off_alone_and_kept")),
     ),
     Mutation(
@@ -569,8 +569,8 @@ MUTATIONS = [
     Mutation(
         "Redis, claim: a queue whose leases all end by themselves is claimed for ever",
         f"{LUA}/claim.lua",
-        "if has_ended and record.max_events == 1 and",
-        "if false and",
+        "if has_ended and record.expired + 1 >=",
+        "if false and record.expired + 1 >=",
         ON_REDIS,
     ),
     Mutation(

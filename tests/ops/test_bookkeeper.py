@@ -17,6 +17,7 @@ from proxy.ledger import Answered, Books, Dead, Dropped, Pause, Rejected, Underf
 from proxy.metrics import Metrics
 from proxy.ops import Bookkeeper, bookkeeper
 from proxy.ops.bookkeeper import PAUSES_TOLD, drain_s
+from proxy.ops.pauses import WHAT_TO_DO
 from proxy.wire.limits import PublicKey
 from tests.around import BufferAround
 
@@ -160,7 +161,7 @@ async def test_a_pause_is_said_when_it_begins_and_when_it_ends_once_each(
         ("warning", reason, KEY),
         ("info", reason, KEY),
     ]
-    assert logs[0]["event"] == PAUSES_TOLD[reason]
+    assert logs[0]["event"] == f"a key pauses: {WHAT_TO_DO[reason]}"
 
 
 @pytest.mark.parametrize("reason", sorted(set(Pause) - set(PAUSES_TOLD)))

@@ -69,8 +69,10 @@ class RedisBench(Bench):
 
     async def stored_bytes(self) -> int:
         # What was deleted still takes memory, and Redis tells nobody when it does no longer.
-        while int((said := await self._info("memory")).get("lazyfree_pending_objects", 0)):  # noqa: ASYNC110
+        said = await self._info("memory")
+        while int(said.get("lazyfree_pending_objects", 0)):
             await asyncio.sleep(_LOOK_S)
+            said = await self._info("memory")
         return int(said["used_memory"]) - sum(int(said.get(name, 0)) for name in _NOT_HELD)
 
     async def _info(self, section: str) -> Mapping[str, str]:

@@ -37,8 +37,8 @@ class Tries(NamedTuple):
         )
 
     def stalls(self) -> bool:
-        """Whether one more lease that ends by itself puts the queue off: one event alone does it, too."""
-        return self.max_events == 1 and self.expired + 1 >= STALLED_EXPIRIES
+        """Whether one more lease that ends by itself puts the queue off: the batch has been one event."""
+        return self.expired + 1 >= STALLED_EXPIRIES
 
     def after_settlement(self, settlement: Settlement, left: int) -> "Tries":
         """Once a lease is settled and `left` events remain."""
@@ -72,7 +72,7 @@ class Tries(NamedTuple):
         if not left:
             return UNTRIED
         trouble = unpack_trouble(self.trouble)
-        if trouble is None or not trouble.suspects:
+        if trouble is None:
             return self
         return self._replace(trouble=pack_trouble(replace(trouble, suspects=0, refused_ms=0)))
 

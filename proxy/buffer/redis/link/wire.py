@@ -104,8 +104,7 @@ class Wire(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(errors.broken(self.where, str(exc or "")))
-        # Tells redis-py that its transport is gone; untyped there.
-        self._connection._close()  # type: ignore[no-untyped-call]  # noqa: SLF001
+        self._connection._close()  # type: ignore[no-untyped-call]  # noqa: SLF001  # tells redis-py; untyped there
         if not self._closed.done():
             self._closed.set_result(None)
 

@@ -56,7 +56,7 @@ else
 end
 
 local has_ended = record.token ~= ""  -- its lease, by itself
-if has_ended and record.max_events == 1 and record.expired + 1 >= STALLED_EXPIRIES then
+if has_ended and record.expired + 1 >= STALLED_EXPIRIES then  -- halved so often it held one event
   end_lease(record, KEYS[5], now_ms)
   record.backs_off = 1
   redis.call("HSET", KEYS[3], queue, packed_record(record))

@@ -21,7 +21,7 @@ local record = read_record(text)
 local due_ms = tonumber(redis.call("ZSCORE", KEYS[2], queue) or 0)
 if record.token ~= "" and due_ms > now_ms then return { "leased" } end
 local trouble = record.trouble ~= "" and cmsgpack.unpack(record.trouble)
-if trouble and trouble.suspects > 0 then  -- how many of them are left, nobody knows
+if trouble then  -- how many of the suspects are left, nobody knows
   trouble.suspects, trouble.refused_ms = 0, 0
   record.trouble = cmsgpack.pack(trouble)
 end
