@@ -126,6 +126,13 @@ class Metrics:
             "rate_limit_remaining", "Requests left in the window, as upstream's last answer said."
         )
 
+        self.log_lines = counters(
+            "log_lines", "Warnings and errors that log.level lets through.", "level", ("warning", "error")
+        )
+        self.log_lines_left_out = counter(
+            "log_lines_left_out", "Those of them that were not written, because the same had just been said."
+        )
+
         self._of_the_buffer()
         self._show_build()
 
@@ -177,6 +184,11 @@ class Metrics:
             self._key_labels.add(key)
             return key
         return OTHER_KEYS
+
+    def count_line(self, level: str, is_written: bool) -> None:  # noqa: FBT001  # as `log.count_lines` calls it
+        """A warning or an error is logged, or left out."""
+        self.log_lines[level].inc()
+        self.log_lines_left_out.inc(not is_written)
 
     # -- of the buffer ---------------------------------------------------------------------------------
 

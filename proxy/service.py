@@ -20,6 +20,7 @@ from proxy.buffer import Buffer, BufferUnavailable
 from proxy.engines import Engine, StartRefused, open_engine
 from proxy.flusher import Flusher
 from proxy.front import Front, Ingest, Server
+from proxy.log import count_lines
 from proxy.metrics import Metrics
 from proxy.ops import Bookkeeper, Health, make_app
 from proxy.settings import ListenAddress, Settings
@@ -69,6 +70,7 @@ class Service:
         self._make_room_for_connections()
         async with AsyncExitStack() as rooms:
             metrics = Metrics(settings.metrics.max_key_labels)
+            count_lines(metrics.count_line)
             engine = await self._open(metrics, stop)
             if engine is None:
                 return

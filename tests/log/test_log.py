@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import logging
+from collections import Counter
 
 import pytest
 import structlog
@@ -11,6 +12,8 @@ from aiohttp import web
 
 from proxy import log
 from proxy.ledger import Dead
+from proxy.log.repeats import IN_A_WINDOW, WINDOW_S, Repeats
+from proxy.metrics import Metrics
 
 
 class Terminal(io.StringIO):
@@ -200,13 +203,67 @@ async def test_a_malformed_request_leaves_no_line_and_a_failing_handler_does():
     assert "our own mistake" in json.loads(line)["exception"]
 
 
-def test_a_line_of_the_event_loops_that_repeats_is_written_now_and_then():
+class Clock:
+    now_s = 0.0
+
+    def __call__(self):
+        return self.now_s
+
+
+def test_a_library_that_repeats_itself_is_heard_a_few_times():
     stream = io.StringIO()
     log.configure("json", "info", stream)
-    for _ in range(1_000):
-        logging.getLogger("asyncio").error("socket.accept() out of system resource")
+    for n in range(1_000):
+        logging.getLogger("asyncio").error("accept: out of resource %d", n)
     logging.getLogger("asyncio").error("something else")
     assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == [
-        "socket.accept() out of system resource",
+        *(f"accept: out of resource {n}" for n in range(IN_A_WINDOW)),
         "something else",
     ]
+
+
+def test_what_repeats_is_written_a_few_times_and_then_says_how_often_it_was_not(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("proxy.log.lines.Repeats", lambda: Repeats(clock))
+    stream = io.StringIO()
+    log.configure("json", "info", stream)
+    logger = structlog.get_logger()
+    for _ in range(100):
+        logger.warning("append failed", key="pk_one", error="any")
+        logger.warning("append failed", key="pk_two")
+        logger.info("key paused")
+    clock.now_s = WINDOW_S
+    logger.warning("append failed", key="pk_one")
+    clock.now_s = 3 * WINDOW_S
+    logger.warning("append failed", key="pk_one")
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert Counter(line.get("key", "none") for line in lines) == {
+        "pk_one": IN_A_WINDOW + 2,
+        "pk_two": IN_A_WINDOW,
+        "none": 100,
+    }
+    assert [line.get("left_out") for line in lines[-2:]] == [100 - IN_A_WINDOW, None]
+
+
+def test_each_warning_and_error_is_counted_whether_it_is_written_or_not():
+    metrics = Metrics()
+    log.count_lines(metrics.count_line)
+    try:
+        log.configure("json", "info", io.StringIO())
+        for _ in range(7):
+            structlog.get_logger().warning("append failed")
+        structlog.get_logger().info("stored")
+        logging.getLogger("aiohttp").error("odd")
+    finally:
+        log.count_lines(lambda _level, _is_written: None)
+    text = metrics.exposition("")[0].decode()
+    assert 'outlit_proxy_log_lines_total{level="warning"} 7.0' in text
+    assert 'outlit_proxy_log_lines_total{level="error"} 1.0' in text
+    assert "outlit_proxy_log_lines_left_out_total 2.0" in text
+
+
+def test_kinds_without_end_take_no_memory_without_end():
+    repeats = Repeats()
+    for n in range(10_000):
+        repeats.of_ours(None, "", {"level": "warning", "event": f"kind {n}"})
+    assert len(repeats._kinds) <= 1_000

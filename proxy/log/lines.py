@@ -1,4 +1,4 @@
-"""Logs: one line an event, to stderr, as text for people or as JSON for machines.
+"""How a line looks, and what it must not contain.
 
 Ours (structlog) and what libraries say through ``logging`` take the same way out. Nothing that a client
 sent may begin a line of its own, colour a terminal or hide a word: text escapes what cannot be printed, as
@@ -16,6 +16,8 @@ import orjson
 import structlog
 from aiohttp.http_exceptions import HttpProcessingError
 from structlog.typing import EventDict, Processor, WrappedLogger
+
+from proxy.log.repeats import Repeats
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -39,32 +41,32 @@ def configure(
     stream = stream or sys.stderr
     terminal = stream.isatty()
     text = log_format == "text" or (log_format == "auto" and terminal)
-    prepare: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
+    known: list[Processor] = [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level]
+    finish: list[Processor] = [
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
+    repeats = Repeats()
     render: list[Processor] = [_escaped, _text(colours=terminal)] if text else [_leading, _json]
     structlog.configure(
-        processors=[*prepare, *render],
+        processors=[*known, repeats.of_ours, *finish, *render],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=structlog.WriteLoggerFactory(file=stream),
         # A cached logger would keep the level it had before a reload; lines are rare enough to do without.
         cache_logger_on_first_use=False,
     )
     handler = _LibraryHandler(stream)
+    handler.addFilter(_is_not_malformed_request)
+    handler.addFilter(repeats.of_libraries)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_logger_name, *prepare],
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *known, *finish],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
         )
     )
     root = logging.getLogger()
     root.handlers = [other for other in root.handlers if not isinstance(other, _LibraryHandler)] + [handler]
     root.setLevel(max(logging.WARNING, _LEVELS[level]))
-    logging.getLogger("aiohttp.server").addFilter(_is_not_malformed_request)
-    logging.getLogger("asyncio").addFilter(_NOW_AND_THEN)
 
 
 def short_key(key: str) -> str:
@@ -78,31 +80,6 @@ def _is_not_malformed_request(record: logging.LogRecord) -> bool:
     Anybody can send them, as many as they like. Errors of our own handlers pass.
     """
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
-
-
-class _NowAndThen(logging.Filter):
-    """Lets a line of the event loop's through once in ten seconds.
-
-    Out of file descriptors, it writes one with a traceback for each try to accept, ten thousand a second.
-    """
-
-    _EVERY_S = 10.0
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._passed_at: dict[str, float] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        message = str(record.msg)
-        if record.created - self._passed_at.get(message, 0.0) < self._EVERY_S:
-            return False
-        if len(self._passed_at) > 100:
-            self._passed_at.clear()
-        self._passed_at[message] = record.created
-        return True
-
-
-_NOW_AND_THEN = _NowAndThen()  # one, so that a second `configure` adds none
 
 
 def _text(*, colours: bool) -> Processor:
