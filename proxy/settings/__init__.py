@@ -2,7 +2,8 @@
 
 ``values`` says how a text becomes a value (``"10m"``, ``"1MB"``, ``"[::1]:8080"``), ``kinds`` how each type
 is called and shown; ``tables`` is the list of settings, with default, bounds and meaning, ``setting`` what is
-read off it; ``sources`` reads them from a file, the environment and flags.
+read off it; ``sources`` reads them from a file, the environment and flags. ``example``, ``reference`` and
+``schema`` tell people and editors of them, with ``notes`` on what does not fit into a line.
 
 **Two names for a setting.** What operators write is fixed: ``delivery.linger``, ``front.max_body``. The
 attribute adds the unit where the operator writes it in the value: ``settings.delivery.linger_s`` (seconds),
@@ -11,6 +12,7 @@ are the same. ``Setting.attribute`` is the second; everything printed uses the f
 """
 
 from proxy.settings.kinds import toml_text
+from proxy.settings.redis_url import is_loopback
 from proxy.settings.setting import Setting
 from proxy.settings.sources import SettingsError, load
 from proxy.settings.tables import (
@@ -46,6 +48,7 @@ __all__ = [
     "SettingsError",
     "UnknownKeyQuota",
     "UpstreamSettings",
+    "is_loopback",
     "load",
     "parse_buffer_url",
     "parse_listen",

@@ -1,13 +1,17 @@
 """The types of settings: for each, how it is called, read and shown."""
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
+from proxy.settings.redis_url import SCHEMES
 from proxy.settings.values import (
+    PASSWORD_LENGTHS,
+    TOKEN_LENGTHS,
     BufferUrl,
     IpNetwork,
     ListenAddress,
@@ -35,13 +39,23 @@ class Kind:
 
     `quotable`: whether a wrong value may be repeated in an error. A URL may hold a password where none
     belongs, and what is no public key may be an API key. `example`: of a list or table, the value that an
-    error shows; JSON can say it, and so can TOML.
+    error shows; JSON can say it, and so can TOML. `schema`: what JSON Schema can say of the value in a file,
+    which is less than the program checks; its patterns keep to what every dialect of regular expressions has.
     """
 
     name: str
     show: Callable[..., object]
+    schema: Mapping[str, object] = field(default_factory=dict)
     example: object = None
     quotable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class NeedsRestart:
+    """Marks a setting that a reload leaves as it is: only a start reads it."""
+
+
+RESTART = NeedsRestart()
 
 
 def as_it_is(value: object) -> object:
@@ -72,37 +86,84 @@ def _all_or_some(origins: tuple[str, ...]) -> tuple[str, ...]:
     return origins
 
 
-Whole = Annotated[int, BeforeValidator(parse_whole), Kind("whole number", as_it_is)]
-Number = Annotated[float, BeforeValidator(parse_number), Kind("number", as_it_is)]
-Seconds = Annotated[float, BeforeValidator(parse_duration), Kind("duration", show_duration)]
-Bytes = Annotated[int, BeforeValidator(parse_size), Kind("size", show_size)]
-Listen = Annotated[ListenAddress, BeforeValidator(parse_listen), Kind("host:port", str)]
-UpstreamUrl = Annotated[str, BeforeValidator(parse_upstream_url), Kind("URL", str, quotable=False)]
-Buffer = Annotated[BufferUrl, BeforeValidator(parse_buffer_url), Kind("URL", str, quotable=False)]
-Token = Annotated[SecretStr | None, BeforeValidator(parse_token), Kind("secret", as_it_is, quotable=False)]
+def _text(pattern: str) -> dict[str, object]:
+    return {"type": "string", "pattern": f"^{pattern}$"}
+
+
+def _list_of(pattern: str, **rules: object) -> dict[str, object]:
+    return {"type": "array", "items": _text(pattern), **rules}
+
+
+def _secret(lengths: range, **rules: object) -> dict[str, object]:
+    bounds = {"minLength": lengths.start, "maxLength": lengths.stop - 1}
+    return {"type": "string", **bounds, **rules, "writeOnly": True}
+
+
+_DURATION = r"[0-9]{1,9}(\.[0-9]{1,6})?(ms|s|m|h|d)"
+_SIZE = r"[0-9]{1,15}(\.[0-9]{1,6})?(([KkMmGgTt][Ii]?)?[Bb])?"
+_LISTEN = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]*):[0-9]{1,5}"
+_PATH = "(/[A-Za-z0-9._~-]+)+"
+_PUBLIC_KEY = "pk_[A-Za-z0-9_-]{1,64}"
+_ORIGIN = r"(\*|[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[^/ :?#@A-Z\[\]]+)(:[0-9]{1,5})?)"
+_NETWORK = "[0-9A-Fa-f:.]+(/[0-9]{1,3})?"
+_BUFFER = rf"(sqlite:///[^?#]+|({'|'.join(map(re.escape, SCHEMES))})://[^ ]+)"
+
+Whole = Annotated[int, BeforeValidator(parse_whole), Kind("whole number", as_it_is, {"type": "integer"})]
+Number = Annotated[float, BeforeValidator(parse_number), Kind("number", as_it_is, {"type": "number"})]
+Seconds = Annotated[float, BeforeValidator(parse_duration), Kind("duration", show_duration, _text(_DURATION))]
+Bytes = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    Kind("size", show_size, {**_text(_SIZE), "type": ["string", "integer"]}),
+]
+Listen = Annotated[ListenAddress, BeforeValidator(parse_listen), Kind("host:port", str, _text(_LISTEN))]
+UpstreamUrl = Annotated[
+    str, BeforeValidator(parse_upstream_url), Kind("URL", str, _text("https?://[^ ?#@]+"), quotable=False)
+]
+Buffer = Annotated[
+    BufferUrl, BeforeValidator(parse_buffer_url), Kind("URL", str, _text(_BUFFER), quotable=False)
+]
+Token = Annotated[
+    SecretStr | None,
+    BeforeValidator(parse_token),
+    Kind(
+        "secret",
+        as_it_is,
+        _secret(TOKEN_LENGTHS, pattern="^[!-~]+$", **{"not": {"pattern": "^ok_"}}),
+        quotable=False,
+    ),
+]
 Password = Annotated[
-    SecretStr | None, BeforeValidator(parse_password), Kind("secret", as_it_is, quotable=False)
+    SecretStr | None,
+    BeforeValidator(parse_password),
+    Kind("secret", as_it_is, _secret(PASSWORD_LENGTHS), quotable=False),
 ]
 PathPrefixes = Annotated[
     tuple[Annotated[str, BeforeValidator(parse_path_prefix)], ...],
     AfterValidator(_at_least_one),
     AfterValidator(_once),
-    Kind("list of paths", list, ["/api/i/v1", "/t/v1"]),
+    Kind("list of paths", list, _list_of(_PATH, minItems=1, uniqueItems=True), ["/api/i/v1", "/t/v1"]),
 ]
 PublicKeys = Annotated[
     tuple[Annotated[str, BeforeValidator(parse_public_key)], ...],
     AfterValidator(_once),
-    Kind("list of public keys", list, ["pk_abc", "pk_def"], quotable=False),
+    Kind(
+        "list of public keys",
+        list,
+        _list_of(_PUBLIC_KEY, uniqueItems=True),
+        ["pk_abc", "pk_def"],
+        quotable=False,
+    ),
 ]
 Origins = Annotated[
     tuple[Annotated[str, BeforeValidator(parse_origin)], ...],
     AfterValidator(_once),
     AfterValidator(_all_or_some),
-    Kind("list of origins", list, ["https://www.example.com"]),
+    Kind("list of origins", list, _list_of(_ORIGIN, uniqueItems=True), ["https://www.example.com"]),
 ]
 Networks = Annotated[
     tuple[Annotated[IpNetwork, BeforeValidator(parse_network)], ...],
-    Kind("list of CIDRs", _as_texts, ["10.0.0.0/8", "fd00::/8"]),
+    Kind("list of CIDRs", _as_texts, _list_of(_NETWORK), ["10.0.0.0/8", "fd00::/8"]),
 ]
 
 

@@ -99,7 +99,7 @@ class Target:
     @property
     def in_clear_over_network(self) -> bool:
         """Whether events, and the password if there is one, cross a network that anyone on it can read."""
-        return not self.tls and any(not _is_loopback(host) for host, _ in self.hosts)
+        return not self.tls and any(not is_loopback(host) for host, _ in self.hosts)
 
 
 def parse_target(url: str, password: str | None = None) -> Target:
@@ -247,7 +247,8 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or address is of this machine alone."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

@@ -31,7 +31,7 @@ PREFIX = "OUTLIT_PROXY_"
 
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 _BY_VARIABLE = {setting.variable: setting for setting in SETTINGS}
-_BY_SECRET_FILE = {f"{setting.variable}_FILE": setting for setting in SETTINGS if setting.secret}
+_BY_SECRET_FILE = {setting.secret_file_variable: setting for setting in SETTINGS if setting.secret}
 _TABLES = tuple(dict.fromkeys(setting.table for setting in SETTINGS))
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 

@@ -1,7 +1,8 @@
 """Every setting: name, unit, bounds, default, meaning.
 
-The models are the one list. ``SETTINGS`` is read off them; flags, environment names, ``config show`` and the
-tests of the documentation come from ``SETTINGS``. A setting whose mechanism does not exist is not here.
+The models are the one list. ``SETTINGS`` is read off them; flags, environment names, ``config show``, the
+example, the reference and the JSON Schema come from ``SETTINGS``. ``notes`` has what of a setting does not
+fit into a line. A setting whose mechanism does not exist is not here.
 """
 
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from proxy.settings.kinds import (
+    RESTART,
     Buffer,
     Bytes,
     Kind,
@@ -29,7 +31,7 @@ from proxy.settings.kinds import (
     toml_text,
 )
 from proxy.settings.redis_url import SCHEMES, Target, parse_target
-from proxy.settings.setting import Setting, settings_of
+from proxy.settings.setting import Setting, Table, settings_of, tables_of
 from proxy.settings.values import BufferUrl, ListenAddress, parse_buffer_url, show_duration, show_size
 
 _KB, _MB, _GB, _TB = 1_000, 1_000_000, 1_000_000_000, 1_000_000_000_000
@@ -57,22 +59,26 @@ class _Table(BaseModel):
 
 
 class UnknownKeyQuota(_Table):
-    """What public keys may hold that are not listed and never had an upstream success.
+    """What public keys may hold that are not listed and never had an upstream success."""
 
-    `queues`: waiting queues of each such key; `keys`: such keys that hold anything at one time.
-    """
+    queues: Whole = Field(
+        default=1_000, ge=1, le=1_000_000, description="waiting queues of each such public key"
+    )
+    keys: Whole = Field(
+        default=100, ge=1, le=1_000_000, description="such public keys that hold anything at one time"
+    )
 
-    queues: Whole = Field(default=1_000, ge=1, le=1_000_000)
-    keys: Whole = Field(default=100, ge=1, le=1_000_000)
 
-
-Quota = Annotated[UnknownKeyQuota, Kind("table", UnknownKeyQuota.model_dump, {"queues": 1000, "keys": 100})]
+Quota = Annotated[
+    UnknownKeyQuota,
+    Kind("table", UnknownKeyQuota.model_dump, example={"queues": 1000, "keys": 100}),
+]
 
 
 class FrontSettings(_Table):
     """The listener for clients: who may post, how much, and how long they may take."""
 
-    listen: Listen = Field(
+    listen: Annotated[Listen, RESTART] = Field(
         default=ListenAddress("127.0.0.1", 8080),
         description="where clients connect; a host left out means every interface",
     )
@@ -151,7 +157,7 @@ class FrontSettings(_Table):
 class OpsSettings(_Table):
     """The listener for operators: health, metrics, administration."""
 
-    listen: Listen = Field(
+    listen: Annotated[Listen, RESTART] = Field(
         default=ListenAddress("127.0.0.1", 9090), description="where operators, probes and Prometheus connect"
     )
     token: Token = Field(
@@ -167,21 +173,21 @@ _WAIT_TIMEOUT_S = 1.0
 class BufferSettings(_Table):
     """Where acknowledged events are kept until they are delivered."""
 
-    url: Buffer = Field(
+    url: Annotated[Buffer, RESTART] = Field(
         default=parse_buffer_url("sqlite:///data/outlit-proxy.db"),
         description="a file (three slashes: under the working directory, four: absolute), or a Redis",
     )
-    password: Password = Field(
+    password: Annotated[Password, RESTART] = Field(
         default=None, description="password of the Redis, where it does not stand in the URL"
     )
-    durability: Literal["always", "normal", "everysec", "replica"] = Field(
+    durability: Annotated[Literal["always", "normal", "everysec", "replica"], RESTART] = Field(
         default="always",
         description="a file: always or normal; Redis: everysec (then the default), always or replica",
     )
-    replicas: Whole = Field(
+    replicas: Annotated[Whole, RESTART] = Field(
         default=1, ge=1, le=10, description="replicas of Redis that have an event before the answer"
     )
-    wait_timeout_s: Seconds = Field(
+    wait_timeout_s: Annotated[Seconds, RESTART] = Field(
         default=_WAIT_TIMEOUT_S,
         validation_alias="wait_timeout",
         ge=0.01,
@@ -397,7 +403,7 @@ class LogSettings(_Table):
     """Logs, which go to stderr."""
 
     format: Literal["auto", "json", "text"] = Field(
-        default="auto", description="auto: text on a terminal, JSON elsewhere"
+        default="auto", description="how they are written; auto: as text on a terminal, as JSON elsewhere"
     )
     level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="the least severe lines that are written"
@@ -452,3 +458,4 @@ class Settings(_Table):
 
 
 SETTINGS: tuple[Setting, ...] = tuple(settings_of(Settings))
+TABLES: tuple[Table, ...] = tuple(tables_of(Settings))

@@ -46,10 +46,10 @@ _VISIBLE = re.compile(r"[!-~]+")
 
 _HIGHEST_PORT = 65_535
 # Shorter tokens can be guessed over a network; much longer ones outgrow a request header (8,190 bytes).
-_TOKEN_LENGTHS = range(8, 513)
+TOKEN_LENGTHS = range(8, 513)
 # Of the URL of a Redis, where parse_target has let it pass: what stands before and behind the password.
 _PASSWORD_IN_URL = re.compile(r"(?P<before>[a-z+]+://[^:@/?]*:)[^@/?]+(?P<behind>@.*)")
-_PASSWORD_LENGTHS = range(1, 513)
+PASSWORD_LENGTHS = range(1, 513)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,8 +273,8 @@ def parse_password(value: object) -> SecretStr:
     password = value.get_secret_value() if isinstance(value, SecretStr) else value
     if not isinstance(password, str):
         raise ValueError("not a text: write it in quotes")  # noqa: TRY004
-    if len(password) not in _PASSWORD_LENGTHS:
-        raise ValueError(f"must have {_PASSWORD_LENGTHS.start} to {_PASSWORD_LENGTHS.stop - 1} characters")
+    if len(password) not in PASSWORD_LENGTHS:
+        raise ValueError(f"must have {PASSWORD_LENGTHS.start} to {PASSWORD_LENGTHS.stop - 1} characters")
     if not password.isprintable():
         raise ValueError("must have no control characters: write the password, and nothing else")
     return SecretStr(password)
@@ -287,8 +287,8 @@ def parse_token(value: object) -> SecretStr:
         raise ValueError("not a text: write it in quotes")  # noqa: TRY004
     if token.startswith("ok_"):
         raise ValueError('must not begin with "ok_", as an API key of Outlit does: make one of your own')
-    if len(token) not in _TOKEN_LENGTHS:
-        raise ValueError(f"must have {_TOKEN_LENGTHS.start} to {_TOKEN_LENGTHS.stop - 1} characters")
+    if len(token) not in TOKEN_LENGTHS:
+        raise ValueError(f"must have {TOKEN_LENGTHS.start} to {TOKEN_LENGTHS.stop - 1} characters")
     if not _VISIBLE.fullmatch(token):
         raise ValueError("must be visible ASCII without spaces: it is sent in a header")
     return SecretStr(token)
