@@ -7,7 +7,7 @@ with a wrong address would replace what works.)
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -17,12 +17,15 @@ import structlog
 from proxy.buffer import Buffer, BufferBroken, BufferFault, Quota, Terms
 from proxy.buffer.bench import Bench
 from proxy.buffer.redis import RedisBuffer
+from proxy.buffer.redis import look as redis_look
 from proxy.buffer.redis.apart import Apart, greeting_apart
 from proxy.buffer.redis.bench import RedisBench, empty
 from proxy.buffer.redis.link import Durability, Link, Misconfigured, open_link
 from proxy.buffer.redis.survey import Survey, Unfit
 from proxy.buffer.sqlite import OpenRefused, SqliteBuffer
+from proxy.buffer.sqlite import look as sqlite_look
 from proxy.buffer.sqlite.bench import SqliteBench
+from proxy.checklist import Checked, skipped
 from proxy.lanes import QueueId
 from proxy.ledger import Unsafe
 from proxy.log import short_key
@@ -55,12 +58,20 @@ class Engine:
     """A buffer, and what goes with it.
 
     `shown`: what it is, for the line at the start. `watch`: to be run beside it for ever, None where there is
-    nothing to watch; raises BufferBroken where the process must end.
+    nothing to watch; raises BufferBroken where the process must end. `survey`: who looks at a Redis.
     """
 
     buffer: Buffer
     shown: Mapping[str, object]
     watch: Callable[[], Coroutine[Any, Any, None]] | None = None
+    survey: Survey | None = None
+
+    def go_by(self, settings: Settings) -> None:
+        """Take over what of these an open buffer can."""
+        terms = _terms(settings)
+        self.buffer.set_terms(terms)
+        if self.survey is not None:
+            self.survey.set_terms(terms)
 
 
 async def open_engine(settings: Settings, metrics: Metrics, apart: str = "") -> Engine:
@@ -73,11 +84,13 @@ async def open_engine(settings: Settings, metrics: Metrics, apart: str = "") -> 
     durability = settings.buffer.durability
     if target is None:
         path = settings.buffer.path
+        metrics.show_engine("sqlite", durability, path.parent)
         try:
             buffer = await SqliteBuffer.opened(path, terms, sync_every_commit=durability == "always")
         except OpenRefused as error:
             raise StartRefused(str(error)) from error
         return Engine(buffer, {"engine": "SQLite", "path": str(path), "durability": durability})
+    metrics.show_engine("redis", durability)
     losses = _Losses(metrics)
     survey = _survey(settings, target, terms, metrics, losses)
     link = await _fit_link(settings, target, survey, apart)
@@ -92,7 +105,7 @@ async def open_engine(settings: Settings, metrics: Metrics, apart: str = "") -> 
     shown = {"engine": "Redis", "url": str(target), "durability": durability, **survey.shown()}
     if durability == "replica":
         shown["replicas"] = str(settings.buffer.replicas)
-    return Engine(redis, shown, partial(survey.run, link))
+    return Engine(redis, shown, partial(survey.run, link), survey)
 
 
 async def open_bench(settings: Settings) -> Bench:
@@ -126,6 +139,26 @@ async def clean_bench(settings: Settings, queues: Iterable[QueueId]) -> None:
         await empty(link, queues)
     finally:
         await link.close()
+
+
+async def look_at_buffer(settings: Settings, *, offline: bool) -> AsyncIterator[Checked]:
+    """What `open_engine` would find. Nothing is opened for writing, made or changed.
+
+    `offline`: a Redis is not asked.
+    """
+    terms = _terms(settings)
+    target = settings.buffer.target
+    if target is None:
+        for checked in sqlite_look.look(settings.buffer.path, terms.max_bytes + terms.dead_max_bytes):
+            yield checked
+    elif offline:
+        yield skipped("redis", f"Redis at {target} is not asked (--offline)")
+    else:
+        durability = _redis_durability(settings)
+        async for checked in redis_look.look(
+            target, terms, durability, settings.buffer.replicas, settings.buffer.wait_timeout_s
+        ):
+            yield checked
 
 
 async def _bench_link(settings: Settings, target: Target, terms: Terms) -> Link:

@@ -18,6 +18,7 @@ from proxy.buffer import (
     Settled,
     Settlement,
     Spent,
+    Terms,
     Traces,
     Which,
 )
@@ -94,6 +95,9 @@ class BufferAround(Buffer):
 
     def on_append(self, wake: Callable[[PublicKey, float], None]) -> None:
         self.inner.on_append(wake)
+
+    def set_terms(self, terms: Terms) -> None:
+        self.inner.set_terms(terms)
 
     async def check(self) -> None:
         await self.inner.check()

@@ -48,6 +48,7 @@ from proxy.buffer.values import (
     Settled,
     Settlement,
     Spent,
+    Terms,
     Traces,
     Which,
 )
@@ -248,6 +249,14 @@ class Buffer(ABC):
         """Call `wake(key, in_s)` after each append of this process that made a queue due in `in_s` seconds.
 
         That may be earlier than the last claim said. Called on the event loop.
+        """
+
+    @abstractmethod
+    def set_terms(self, terms: Terms) -> None:
+        """Go by these settings from now on; what is leased or waits keeps the time that it was given.
+
+        Bounds that are lower than what is stored drop nothing: appends are refused until there is room, and
+        dead letters are given up when the next one comes. Called on the event loop.
         """
 
     @abstractmethod

@@ -36,6 +36,18 @@ class Terms:
     dead_max_bytes: int = 500_000_000
     quota: Quota | None = None
 
+    @property
+    def linger_ms(self) -> int:
+        return int(self.linger_s * 1000)
+
+    @property
+    def lease_ms(self) -> int:
+        return int(self.lease_s * 1000)
+
+    @property
+    def dedup_window_ms(self) -> int:
+        return int(self.dedup_window_s * 1000)
+
 
 @dataclass(frozen=True, slots=True)
 class Portion:

@@ -8,8 +8,9 @@ over all keys need, `roster` which keys there are, `lists` how to look through w
 *The link*, below it: `link` is what the engine asks for, whatever stands behind the address; `scripts` is
 where the Lua files are read.
 
-*Beside both*: `survey` and `findings` look at whether a Redis is fit; `apart` gives a demo a store of its
-own; `bench` is what `outlit-proxy bench` measures.
+*Beside both*: `survey` and `findings` look at whether a Redis is fit, `rights` at what its user may do, and
+`look` asks them all for `outlit-proxy check`; `apart` gives a demo a store of its own; `bench` is what
+`outlit-proxy bench` measures.
 """
 
 from proxy.buffer.redis.engine import RedisBuffer

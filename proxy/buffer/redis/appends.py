@@ -124,8 +124,8 @@ class Appends:
                 [of.books, of.due, of.queues, of.heads, *_of_queues(of, numbers)],
                 [
                     store.clock.argument(),
-                    int(terms.linger_s * 1000),
-                    int(terms.dedup_window_s * 1000),
+                    terms.linger_ms,
+                    terms.dedup_window_ms,
                     terms.max_bytes,
                     terms.max_bytes_per_key,
                     store.facts.others_bytes(key),

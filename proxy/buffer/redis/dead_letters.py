@@ -138,7 +138,7 @@ class DeadLetters:
                 ),
                 (
                     store.clock.argument(),
-                    int(store.terms.linger_s * 1000),
+                    store.terms.linger_ms,
                     store.terms.max_bytes,
                     store.terms.max_bytes_per_key,
                     store.facts.others_bytes(key),

@@ -65,8 +65,6 @@ class Deliveries:
         self._store = store
         self._letters = letters
         self._heads: dict[bytes, list[Header | Run]] = {}  # by token; from each list's first entry on
-        terms = store.terms
-        self._linger_ms, self._lease_ms = int(terms.linger_s * 1000), int(terms.lease_s * 1000)
 
     # -- claim -----------------------------------------------------------------------------------------
 
@@ -77,7 +75,7 @@ class Deliveries:
             word, *rest = await store.link.run(
                 CLAIM,
                 (of.books, of.due, of.queues, of.gate, of.superseded),
-                (store.clock.argument(), token, self._lease_ms, *store.of_gates(), int(early)),
+                (store.clock.argument(), token, store.terms.lease_ms, *store.of_gates(), int(early)),
                 kept=True,
             )
             match word:
@@ -112,8 +110,8 @@ class Deliveries:
                     (of.books, of.due, of.queues),
                     (
                         store.clock.argument(),
-                        self._lease_ms,
-                        self._linger_ms,
+                        store.terms.lease_ms,
+                        store.terms.linger_ms,
                         back_off_ms,
                         int(ends),
                         *some,
@@ -201,7 +199,7 @@ class Deliveries:
                 store.clock.argument(),
                 lease.queue,
                 lease.token,
-                self._linger_ms,
+                store.terms.linger_ms,
                 *store.of_gates(),
                 change.taken_entries,
                 change.freed_bytes,

@@ -205,6 +205,9 @@ class RedisBuffer(Buffer):
 
     # -- the engine itself -----------------------------------------------------------------------------
 
+    def set_terms(self, terms: Terms) -> None:
+        self._store.terms = terms
+
     async def check(self) -> None:
         await self._store.link.run_everywhere(PROBE, ())
         self._store.check_room()

@@ -42,7 +42,7 @@ class Roster:
         announced_s = self._announced.get(key)
         if announced_s is not None and now_s - announced_s < _ANNOUNCED_S:
             return
-        due_ms = self._store.now_ms() + int(self._store.terms.linger_s * 1000)
+        due_ms = self._store.now_ms() + self._store.terms.linger_ms
         try:
             await self._store.link.ask_each((("SADD", KNOWN, key), ("ZADD", ACTIVE, due_ms, key)))
         except BufferUnavailable:

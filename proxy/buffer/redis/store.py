@@ -39,9 +39,9 @@ def _monotonic_ms() -> int:
     return time.monotonic_ns() // 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Store:
-    """One process's view of the deployment.
+    """One process's view of the deployment. Nothing of it changes but `terms`, at a reload.
 
     `note_loss(key, events)`: Redis has gone back behind what it had answered, by so many events at least.
     `full()`: why nothing may be added now, None where it may.

@@ -13,6 +13,7 @@ process that starts after such a loss knows of none: it cannot tell an emptied R
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import structlog
 
@@ -67,11 +68,22 @@ class Survey:
         self._is_near_full = False
         self._asks_config = durability == "always"
         self._cannot_look = False
+        self._unseen: str | None = None
         self._shown: Mapping[str, str] = {}
+
+    def set_terms(self, terms: Terms) -> None:
+        """Ask for the memory that these need from the next look on."""
+        self._demands = replace(self._demands, terms=terms)
 
     def full(self) -> str | None:
         """Why appends are to be refused now: Redis has hardly any room left. None where it has."""
         return self._full
+
+    async def recognise(self, ask: Ask) -> None:
+        """Look at the marker, and write none: a `Greet` for who only looks. Raises as `greet`."""
+        marker = await ask("GET", LAYOUT)
+        if marker is not None:
+            self._take(marker)
 
     async def greet(self, ask: Ask) -> None:
         """Look at the marker by a new connection: a `Greet`.
@@ -88,6 +100,10 @@ class Survey:
             marker = fresh if was_written else await ask("GET", LAYOUT)
         if marker is not None:
             self._take(marker)
+
+    def unseen(self) -> str | None:
+        """What could not be looked at, and what to do; None where everything could."""
+        return self._unseen
 
     def shown(self) -> Mapping[str, str]:
         """What it is, as the first look found it: for the line at the start."""
@@ -142,10 +158,21 @@ class Survey:
 
     # -- what INFO says --------------------------------------------------------------------------------
 
+    async def findings(self, link: Link) -> dict[Unsafe, Finding]:
+        """What is wrong now; nothing is logged or raised for it. Raises BufferUnavailable."""
+        infos = await link.info()
+        appendfsync = await self._appendfsync(link)
+        self._shown = self._shown or shown(infos)
+        self._full = full(infos, self._full, self._target)
+        self._is_near_full = any((used_part(info) or 0.0) > NEAR_FULL for info in infos)
+        found = self._demands.findings(infos, appendfsync)
+        if self._full is not None:
+            found.setdefault(Unsafe.MEMORY, Finding(self._full))
+        return found
+
     async def _look(self, link: Link, *, is_first: bool = False) -> None:
         try:
-            infos = await link.info()
-            appendfsync = await self._appendfsync(link)
+            found = await self.findings(link)
         except BufferUnavailable as error:
             self._full = None  # not known; Redis itself refuses where it is
             if not self._cannot_look:
@@ -157,15 +184,8 @@ class Survey:
         if self._cannot_look:
             self._cannot_look = False
             self._log.info(f"Redis at {self._target} can be looked at again")
-        if is_first:
-            self._shown = shown(infos)
-        self._full = full(infos, self._full, self._target)
-        self._is_near_full = any((used_part(info) or 0.0) > NEAR_FULL for info in infos)
-        found = self._demands.findings(infos, appendfsync)
         if is_first and (fatal := [finding.text for finding in found.values() if finding.is_fatal]):
             raise Unfit(fatal[0])
-        if self._full is not None:
-            found.setdefault(Unsafe.MEMORY, Finding(self._full))
         self._tell(found, is_first=is_first)
 
     async def _appendfsync(self, link: Link) -> str | None:
@@ -176,10 +196,11 @@ class Survey:
             answer = await link.ask("CONFIG GET", b"appendfsync")
         except BufferUnavailable as error:
             self._asks_config = False
-            self._log.warning(
+            self._unseen = (
                 f'buffer.durability is "always", and whether appendfsync is cannot be seen ({error}):'
                 " see to it that it is, or allow +config|get"
             )
+            self._log.warning(self._unseen)
             return None
         return str(answer[1].decode("ascii", "replace")) if answer else None
 

@@ -68,11 +68,9 @@ class Deliveries:
         self._runs = Runs(store)
         self._letters = letters
         self._records = records
-        self._linger_ms = int(store.terms.linger_s * 1000)
-        self._lease_ms = int(store.terms.lease_s * 1000)
 
     def claim(self, key: PublicKey, token: bytes, *, early: bool) -> Lease | Idle:
-        now_ms = self._store.now_ms()
+        now_ms, lease_ms = self._store.now_ms(), self._store.terms.lease_ms
         row = self._store.key(key)
         if row is None or (first := self._find(_FIRST, row.id)) is None:
             return Idle(MAX_IDLE_S, empty=True)
@@ -83,13 +81,13 @@ class Deliveries:
             self._put_off(queue, now_ms)
             return Idle(0.0, stalled=True)
         opened = self._store.gate(row)
-        if wait_ms := gate.claim(opened, now_ms, self._lease_ms):
+        if wait_ms := gate.claim(opened, now_ms, lease_ms):
             return Idle(min(MAX_IDLE_S, wait_ms / 1000))
         self._store.gate_changed(row)
         tries = queue.tries.after_expiry() if queue.leased else queue.tries
         self._store.execute(
             f"UPDATE queue SET token = ?, due_ms = ?, backing_off = 0, {ASSIGNED} WHERE id = ?",
-            (token, now_ms + self._lease_ms, *tries, queue.id),
+            (token, now_ms + lease_ms, *tries, queue.id),
         )
         return Lease(
             key,
@@ -220,7 +218,8 @@ class Deliveries:
             accepted_ms = self._store.number(
                 "SELECT accepted_ms FROM run WHERE queue_id = ? ORDER BY id LIMIT 1", queue_id
             )
-            due_ms = min(accepted_ms, now_ms) + self._linger_ms  # the clock may have jumped back since
+            # The clock may have jumped back since.
+            due_ms = min(accepted_ms, now_ms) + self._store.terms.linger_ms
         self._store.execute(
             f"UPDATE queue SET token = NULL, held = ?, due_ms = ?, backing_off = ?, {ASSIGNED} WHERE id = ?",
             (left, due_ms, backs_off, *tries, queue_id),

@@ -233,6 +233,9 @@ class SqliteBuffer(Buffer):
 
     # -- the engine itself -----------------------------------------------------------------------------
 
+    def set_terms(self, terms: Terms) -> None:
+        self._verbs.store.set_terms(terms)  # the file's bound follows where it is met
+
     async def check(self) -> None:
         await self._writer.run(self._verbs.check_room)
 

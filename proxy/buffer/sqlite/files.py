@@ -18,11 +18,11 @@ _APPLICATION_ID = 0x4F55_5450  # "OUTP", so that `file` and a mistaken path can 
 _BUSY_MS = 1000  # somebody else's transaction; ours has one connection that writes
 _PAGE_BYTES = 4096
 _CACHE_KIB = 65_536
-_DB_SHARE_OF_DISK = 0.75
+DB_SHARE_OF_DISK = 0.75
 _WAL_SHARE_OF_DISK = 0.1
 _MAX_WAL_PAGES = 4000
 _SLACK_BYTES = 64_000_000
-_LEAST_FREE_BYTES = 1_000_000
+LEAST_FREE_BYTES = 1_000_000
 _SPREAD = 1.5
 """File bytes for each stored byte that is counted: indexes, half-filled and free pages."""
 
@@ -34,13 +34,8 @@ class FileGone(Exception):
 def open_database(path: Path, lock: Lock, *, sync_every_commit: bool, max_bytes: int) -> apsw.Connection:
     """Open or create the database for the process that holds `lock`. Raises OpenRefused."""
     try:
-        if lock.damage is not None:
-            raise OpenRefused(f"buffer: {path} is damaged: {lock.damage}; {_move_away(path)}")
-        if lock.was_used and not (path.exists() and path.stat().st_size):
-            raise OpenRefused(
-                f"buffer: {path} is gone or empty, but it held events before; restore it, or delete"
-                f" {path}.lock to start afresh without them"
-            )
+        if refusal := not_as_remembered(path, was_used=lock.was_used, damage=lock.damage):
+            raise OpenRefused(refusal)
         frames = wal_index.committed_frames(path) if lock.trusts_index else 0
         # Only for us: it holds people's addresses. SQLite gives its other files the same mode.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -71,6 +66,38 @@ def open_database(path: Path, lock: Lock, *, sync_every_commit: bool, max_bytes:
         raise unusable(path, error) from error
     lock.remember_layout(LAYOUT)
     return connection
+
+
+def not_as_remembered(path: Path, *, was_used: bool, damage: str | None) -> str | None:
+    """Why the database must not be opened, by what its lock file remembers; None where it may be."""
+    if damage is not None:
+        return f"buffer: {path} is damaged: {damage}; {_move_away(path)}"
+    if was_used and not (path.exists() and path.stat().st_size):
+        return (
+            f"buffer: {path} is gone or empty, but it held events before; restore it, or delete"
+            f" {path}.lock to start afresh without them"
+        )
+    return None
+
+
+def wrong_layout(path: Path, application_id: int, version: int) -> str | None:
+    """Why a database with tables must not be opened, by the two numbers in its head; None where it may be."""
+    if application_id != _APPLICATION_ID or not version:
+        return (
+            f"buffer: {path} is not a buffer of this program, or lost its layout version;"
+            " set another buffer.url"
+        )
+    if version > LAYOUT:
+        return (
+            f"buffer: {path} has layout {version}, this version knows up to {LAYOUT}; run the newer version,"
+            " or drain it there first"
+        )
+    if version < LAYOUT:
+        return (
+            f"buffer: {path} has layout {version}, which no release wrote; drain it with the version that"
+            f" did, or move it, its -wal file and {path}.lock away to start afresh without what it holds"
+        )
+    return None
 
 
 def _check_log(connection: apsw.Connection, path: Path, lock: Lock, frames: int) -> None:
@@ -115,7 +142,7 @@ def _inode(file: Path) -> tuple[int, int] | None:
 def unusable(path: Path, error: Exception) -> OpenRefused:
     """What to say where SQLite or the system refuses the file."""
     disk = os.statvfs(path.parent)
-    if disk.f_bavail * disk.f_frsize < _LEAST_FREE_BYTES:
+    if disk.f_bavail * disk.f_frsize < LEAST_FREE_BYTES:
         return OpenRefused(f"buffer: {path} cannot be opened: {error}; its disk is full: make room there")
     return OpenRefused(f"buffer: {path} cannot be opened: {error}; if it is damaged, {_move_away(path)}")
 
@@ -150,22 +177,9 @@ def _has_tables(connection: apsw.Connection) -> bool:
 
 
 def _check_layout(connection: apsw.Connection, path: Path) -> None:
-    version = connection.pragma("user_version")
-    if connection.pragma("application_id") != _APPLICATION_ID or not version:
-        raise OpenRefused(
-            f"buffer: {path} is not a buffer of this program, or lost its layout version;"
-            " set another buffer.url"
-        )
-    if version > LAYOUT:
-        raise OpenRefused(
-            f"buffer: {path} has layout {version}, this version knows up to {LAYOUT}; run the newer version,"
-            " or drain it there first"
-        )
-    if version < LAYOUT:
-        raise OpenRefused(
-            f"buffer: {path} has layout {version}, which no release wrote; drain it with the version that"
-            f" did, or move it, its -wal file and {path}.lock away to start afresh without what it holds"
-        )
+    refusal = wrong_layout(path, connection.pragma("application_id"), connection.pragma("user_version"))
+    if refusal is not None:
+        raise OpenRefused(refusal)
 
 
 def _create(connection: apsw.Connection) -> None:
@@ -183,8 +197,13 @@ def bound(connection: apsw.Connection, path: Path, max_bytes: int) -> None:
 
     To be called again now and then, since others fill the same disk, and make room on it.
     """
-    bytes_ = min(max_bytes * _SPREAD + _SLACK_BYTES, _room_bytes(path) * _DB_SHARE_OF_DISK)
+    bytes_ = min(wanted_bytes(max_bytes), _room_bytes(path) * DB_SHARE_OF_DISK)
     connection.pragma("max_page_count", int(bytes_ // _PAGE_BYTES))
+
+
+def wanted_bytes(max_bytes: int) -> float:
+    """How large the file of a buffer may become that holds so many stored bytes."""
+    return max_bytes * _SPREAD + _SLACK_BYTES
 
 
 def _bound_log(connection: apsw.Connection, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -24,19 +25,16 @@ class Lock:
             database.parent.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise OpenRefused(
-                f"buffer: cannot write in {database.parent}: {error.strerror}; create it, give the user of"
-                " this process the right to write there, or set buffer.url"
-            ) from error
+            raise OpenRefused(cannot_write(database.parent, error)) from error
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            holder = self._lines()[:1] or ["another process"]
+            holder = _holder(_lines(self._fd))
             os.close(self._fd)
             raise OpenRefused(
-                f"buffer: {database} is in use by {holder[0]}; stop it, or set another buffer.url"
+                f"buffer: {database} is in use by {holder}; stop it, or set another buffer.url"
             ) from error
-        lines = self._lines()[1:]
+        lines = _lines(self._fd)[1:]
         self._life = f"boot {_boot_id()} {'synced' if synced else 'unsynced'}"
         self.trusts_index = synced and self._life in lines
         """Whether the log's index is of this boot of the machine, and of synced commits alone.
@@ -49,13 +47,12 @@ class Lock:
     @property
     def was_used(self) -> bool:
         """Whether there was a database before."""
-        return any(line.startswith("layout ") for line in self._remembered)
+        return _was_used(self._remembered)
 
     @property
     def damage(self) -> str | None:
         """What was found damaged in it."""
-        found = [line for line in self._remembered if line.startswith("damaged: ")]
-        return found[0].removeprefix("damaged: ") if found else None
+        return _damage(self._remembered)
 
     def remember_layout(self, layout: int) -> None:
         """Note that the database now holds something."""
@@ -75,9 +72,6 @@ class Lock:
         if fd >= 0:
             os.close(fd)
 
-    def _lines(self) -> list[str]:
-        return os.pread(self._fd, 4096, 0).decode("utf-8", "replace").splitlines()
-
     def _write(self) -> None:
         text = "".join(
             f"{line}\n" for line in (f"process {os.getpid()}", self._life, *self._remembered)
@@ -86,6 +80,60 @@ class Lock:
         os.pwrite(self._fd, text, 0)
         os.ftruncate(self._fd, len(text))
         os.fsync(self._fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What a lock file says to who does not want the database: `holder` None where nobody has it."""
+
+    holder: str | None = None
+    was_used: bool = False
+    damage: str | None = None
+
+
+def glance(database: Path) -> Glance:
+    """Read a database's lock file, and leave it as it is. Raises OSError where it cannot be read.
+
+    It is locked, shared, for the microseconds that it takes to find out whether somebody has it.
+    """
+    try:
+        fd = os.open(f"{database}.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return Glance()
+    try:
+        lines = _lines(fd)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return Glance(_holder(lines), _was_used(lines), _damage(lines))
+        return Glance(None, _was_used(lines), _damage(lines))
+    finally:
+        os.close(fd)
+
+
+def cannot_write(folder: Path, error: OSError) -> str:
+    """What to say where the database's folder is not to be written in."""
+    return (
+        f"buffer: cannot write in {folder}: {error.strerror}; create it, give the user of"
+        " this process the right to write there, or set buffer.url"
+    )
+
+
+def _lines(fd: int) -> list[str]:
+    return os.pread(fd, 4096, 0).decode("utf-8", "replace").splitlines()
+
+
+def _holder(lines: list[str]) -> str:
+    return lines[0] if lines else "another process"
+
+
+def _was_used(lines: list[str]) -> bool:
+    return any(line.startswith("layout ") for line in lines)
+
+
+def _damage(lines: list[str]) -> str | None:
+    found = [line for line in lines if line.startswith("damaged: ")]
+    return found[0].removeprefix("damaged: ") if found else None
 
 
 def _boot_id() -> str:

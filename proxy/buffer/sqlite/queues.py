@@ -36,8 +36,6 @@ class Queues:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._linger_ms = int(store.terms.linger_s * 1000)
-        self._window_ms = int(store.terms.dedup_window_s * 1000)
         self._forgotten_ms = 0
         self._next_run_id = 1
         self.remember()
@@ -108,7 +106,7 @@ class Queues:
         self._store.execute(
             "DELETE FROM queue WHERE id IN"
             f" (SELECT id FROM queue WHERE held = 0 AND touched_ms < ? LIMIT {_FORGET_AT_ONCE})",
-            (now_ms - self._window_ms,),
+            (now_ms - self._store.terms.dedup_window_ms,),
         )
         if self._store.number("SELECT changes()") < _FORGET_AT_ONCE:
             self._forgotten_ms = now_ms
@@ -116,7 +114,7 @@ class Queues:
     def _moved_due_ms(self, tail: Tail, held: int, now_ms: int) -> int | None:
         """A lease, a back-off or a pause is never shortened by what is added."""
         if tail.held == 0:
-            return now_ms if held >= FULL_BATCH else now_ms + self._linger_ms
+            return now_ms if held >= FULL_BATCH else now_ms + self._store.terms.linger_ms
         if held >= FULL_BATCH > tail.held and tail.idle:
             return now_ms
         return None

@@ -20,7 +20,6 @@ class Seen:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._window_ms = int(store.terms.dedup_window_s * 1000)
         self._turn = 0
         self._turned_ms = 0
         self.remember()
@@ -34,7 +33,7 @@ class Seen:
     def unseen(self, queue_id: int, ids: "array[int]", now_ms: int) -> Sequence[int]:
         """The positions of the events that were not seen in this queue within the window; they now are."""
         wanted = apsw.carray(ids)
-        since_ms = now_ms - self._window_ms
+        since_ms = now_ms - self._store.terms.dedup_window_ms
         seen = {
             dedup_id
             for (dedup_id,) in self._store.execute(
@@ -67,7 +66,7 @@ class Seen:
         When none is left, the generations change. A few at a time, for a million at once hold up the loop for
         a second.
         """
-        if now_ms - self._turned_ms < self._window_ms:
+        if now_ms - self._turned_ms < self._store.terms.dedup_window_ms:
             return
         older = 1 - self._turn
         self._store.execute(

@@ -72,6 +72,12 @@ class Store:
         self._changed.clear()
         self.stored_bytes = self.number("SELECT total(stored_bytes) FROM key")
 
+    def set_terms(self, terms: Terms) -> None:
+        """Go by these from now on. Between two transactions: there is nothing to be written."""
+        self.terms = terms
+        for key in self._keys.values():
+            key.gate = None  # read again, under these, when it is next asked for
+
     def flush(self) -> None:
         """Write what the transaction's verbs changed of each key: once for all of them."""
         for key in self._changed.values():
@@ -101,11 +107,10 @@ class Store:
 
     def pull_back(self, now_ms: int) -> None:
         """No due time lies further ahead than what set it can reach."""
-        lease_ms, linger_ms = (int(of_s * 1000) for of_s in (self.terms.lease_s, self.terms.linger_s))
         reach_ms = "CASE WHEN token IS NOT NULL THEN ?2 WHEN backing_off THEN ?3 ELSE ?4 END"
         self.execute(
             f"UPDATE queue SET due_ms = ?1 + {reach_ms} WHERE held > 0 AND due_ms > ?1 + {reach_ms}",
-            (now_ms, lease_ms, int(MAX_WAIT_S * 1000), linger_ms),
+            (now_ms, self.terms.lease_ms, int(MAX_WAIT_S * 1000), self.terms.linger_ms),
         )
 
     def one(self, sql: str, values: Iterable[object] = ()) -> Any:

@@ -1,4 +1,4 @@
-"""The user that the README gives: it can do all that the proxy does, and nothing else."""
+"""The user that `deploy/redis/README.md` gives: it can do all that the proxy does, and nothing else."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from proxy.buffer import BufferFault, Quota, QuotaExceeded, Settlement, Terms, Which
-from proxy.buffer.redis import RedisBuffer, figures
+from proxy.buffer.redis import RedisBuffer, figures, rights
 from proxy.buffer.redis.keys import LAYOUT
 from proxy.buffer.redis.link import Durability, Link, open_link
 from proxy.buffer.redis.store import RedisClock
@@ -30,7 +30,7 @@ from tests.buffer.contents import (
 )
 from tests.redis_servers import VALKEY, Cluster, Deployment, RedisServer, Sentinels
 
-README = Path(__file__).parents[3] / "README.md"
+README = Path(__file__).parents[3] / "deploy" / "redis" / "README.md"
 USER = "outlit-proxy"
 LINES = re.findall(r"^    ACL SETUSER outlit-proxy (.*)$", README.read_text(encoding="utf-8"), re.MULTILINE)
 RULES = [rule for line in LINES for rule in line.split()]
@@ -174,9 +174,14 @@ async def test_the_user_can_do_all_that_the_proxy_does_and_nothing_else(server: 
     server.command("CONFIG", "RESETSTAT")
     await _life(server)
     used = _used(server)
-    assert not _denied(server), "allow these in the README"
+    assert not _denied(server), "allow these in deploy/redis/README.md"
     assert used - set(COMMANDS) <= {"auth", "config|resetstat"}, "anybody may do the one, the test the other"
     assert set(COMMANDS) <= used, "what is not used is not to be allowed"
+
+
+def test_what_check_asks_for_is_what_the_user_needs():
+    """`client|setname`, `info` and the running of scripts show by themselves."""
+    assert {*rights.COMMANDS} == {*COMMANDS} - {"client|setname", "info", "eval", "evalsha"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

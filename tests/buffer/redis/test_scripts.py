@@ -15,7 +15,7 @@ from proxy.buffer.contract import (
     STALLED_EXPIRIES,
     STALLED_WAIT_S,
 )
-from proxy.buffer.redis import entries
+from proxy.buffer.redis import entries, rights
 from proxy.buffer.redis.engine import RedisBuffer
 from proxy.buffer.redis.keys import names
 from proxy.buffer.redis.link import Argument, Link
@@ -99,6 +99,7 @@ async def calls(redis_server: RedisServer) -> dict[str, tuple[Sequence[bytes], S
     await buffer.erase(lambda _header, _text: True)
     await buffer.check()
     await buffer.may_recount(60)
+    assert not await rights.missing(listener)
     for waker in await buffer._roster.due():
         await buffer._roster.correct(waker, None)
     await buffer.close()
