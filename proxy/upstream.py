@@ -44,21 +44,28 @@ closing connection may have arrived, and would be counted ambiguous for nothing.
 _CONNECT_ATTEMPTS = 3
 _LEAST_S = 0.001  # aiohttp takes 0 for no time-out at all
 _DNS_TTL_S = 30
+_AS_MANY_AS_ASKED_FOR = 0  # aiohttp's word for no limit
 
 
 class Upstream:
-    """The way to one Ingest API. An async context manager; `post` may be called from many tasks at once."""
+    """The way to one Ingest API. An async context manager; `post` may be called from many tasks at once.
 
-    def __init__(self, url: str, *, timeout_s: float, connections: int) -> None:
+    It has as many connections as there are calls of `post` at one time.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float) -> None:
+        self.go_by(url, timeout_s=timeout_s)
+        self._session: aiohttp.ClientSession | None = None
+
+    def go_by(self, url: str, *, timeout_s: float) -> None:
+        """Send there from the next request on, and wait so long for its answer."""
         self._url = url.rstrip("/")
         self._timeout_s = timeout_s
-        self._connections = connections
-        self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
             connector=_Connector(
-                limit=self._connections, keepalive_timeout=_KEEPALIVE_S, ttl_dns_cache=_DNS_TTL_S
+                limit=_AS_MANY_AS_ASKED_FOR, keepalive_timeout=_KEEPALIVE_S, ttl_dns_cache=_DNS_TTL_S
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),

@@ -76,7 +76,7 @@ class Program:
         self._folder = folder
         # A developer's own settings must not reach the program under test.
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("OUTLIT_PROXY_")}
-        self._environment = {**inherited, **settings}
+        self.environment = {**inherited, **settings}
         self.log_file = folder / f"{name}.log"
         self._log_of_before = 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -88,7 +88,7 @@ class Program:
             self._process = subprocess.Popen(
                 [*under, OUTLIT_PROXY, *self._arguments],
                 cwd=self._folder,
-                env=self._environment,
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -94,6 +94,7 @@ class Stack:
     database: Path
     serving: asyncio.Task[None]
     stop: asyncio.Event
+    service: Service
 
     # -- as a client -----------------------------------------------------------------------------------
 
@@ -256,8 +257,13 @@ def settings_of(folder: Path, upstream_url: str, **tables: Mapping[str, Any]) ->
 
 
 @asynccontextmanager
-async def running_stack(folder: Path, **tables: Mapping[str, Any]) -> AsyncIterator[Stack]:
-    """A service that is stopped at the end, and whose books must balance then."""
+async def running_stack(
+    folder: Path, read_again: Callable[[], Settings] | None = None, /, **tables: Mapping[str, Any]
+) -> AsyncIterator[Stack]:
+    """A service that is stopped at the end, and whose books must balance then.
+
+    `read_again`: what it is to find when it is reloaded.
+    """
     sandbox = Sandbox(limit=10_000)
     settings = settings_of(folder, "http://127.0.0.1:9", **tables)
     await sandbox.start()
@@ -267,7 +273,8 @@ async def running_stack(folder: Path, **tables: Mapping[str, Any]) -> AsyncItera
     def on_start(running: Running) -> None:
         started.set_result(running)
 
-    serving = asyncio.create_task(Service(settings).run(stop, on_start), name="service")
+    service = Service(settings, read_again=read_again)
+    serving = asyncio.create_task(service.run(stop, on_start), name="service")
     try:
         await asyncio.wait([started, serving], return_when=asyncio.FIRST_COMPLETED, timeout=PATIENCE_S)
         if not started.done():
@@ -277,7 +284,14 @@ async def running_stack(folder: Path, **tables: Mapping[str, Any]) -> AsyncItera
             skip_auto_headers=("User-Agent",), cookie_jar=aiohttp.DummyCookieJar()
         ) as http:
             stack = Stack(
-                running.front_url, running.ops_url, sandbox, http, settings.buffer.path, serving, stop
+                running.front_url,
+                running.ops_url,
+                sandbox,
+                http,
+                settings.buffer.path,
+                serving,
+                stop,
+                service,
             )
             yield stack
             if not serving.done():

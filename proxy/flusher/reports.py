@@ -9,9 +9,10 @@ import structlog
 from proxy.buffer import Lease, Settled, Settlement, Spent
 from proxy.flusher.batch import Batch
 from proxy.flusher.values import Verdict
-from proxy.ledger import Answered, Dropped
+from proxy.ledger import Answered, Dropped, Sampled
 from proxy.log import short_key
 from proxy.metrics import Metrics
+from proxy.tap import Taps, events_of
 from proxy.wire.answers import Answer, NoAnswer
 from proxy.wire.limits import PublicKey
 
@@ -29,10 +30,11 @@ _REFUSED = {
 
 
 class Reports:
-    """The flusher's metrics and log lines."""
+    """The flusher's metrics, log lines and samples."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, taps: Taps) -> None:
         self._metrics = metrics
+        self._taps = taps
         self._log = structlog.get_logger("flusher")
         self._upstream_well = True
         self._said_at: dict[tuple[PublicKey, str], float] = {}
@@ -62,10 +64,12 @@ class Reports:
         self._metrics.batch_events.observe(batch.events)
         if batch.underfull is not None:
             self._metrics.underfull[batch.underfull].inc()
+        taken = isinstance(answer, Answer) and 200 <= answer.status < 300
+        label = self._metrics.key_label(lease.key, succeeded=taken)
+        self._metrics.gate_requests.labels(label).inc()
         if isinstance(answer, Answer):
             self._metrics.rate_headers_malformed.inc(answer.rate.malformed)
             if answer.rate.remaining is not None:
-                label = self._metrics.key_label(lease.key, succeeded=200 <= answer.status < 300)
                 self._metrics.rate_limit_remaining.labels(label).set(answer.rate.remaining)
 
     def judged(self, lease: Lease, verdict: Verdict) -> None:
@@ -88,9 +92,23 @@ class Reports:
             return
         self._metrics.ambiguous.inc(settlement.ambiguous)
         self._metrics.delivered.inc(settlement.delivered)
+        if settlement.delivered:
+            self._metrics.last_delivered.set_to_current_time()
         for death in settlement.dead.values():
             self._metrics.dead[death.reason].inc()
         self._metrics.dropped[Dropped.DEAD_EVICTED].inc(outcome.dropped)
+
+    def sampled(self, lease: Lease, batch: Batch, verdict: Verdict) -> None:
+        """What became of a batch's events is settled: show it to whoever looks."""
+        if not self._taps.open:
+            return
+        texts = events_of(batch.body)
+        for at, death in verdict.dead.items():
+            self._taps.offer(lease.key, Sampled.DEAD, [texts[at]], reason=death.reason)
+        again = [texts[at] for at in sorted(verdict.again)]
+        self._taps.offer(lease.key, Sampled.DEFERRED, again, reason=verdict.answered)
+        done = [text for at, text in enumerate(texts) if at not in verdict.dead and at not in verdict.again]
+        self._taps.offer(lease.key, Sampled.DELIVERED, done)
 
     def _is_news(self, key: PublicKey, what: str) -> bool:
         now = asyncio.get_running_loop().time()

@@ -14,13 +14,24 @@ _SHARE_KEPT = 4
 
 
 class Slots:
-    """A fixed number of slots."""
+    """A number of slots."""
 
     def __init__(self, slots: int) -> None:
-        self._free = slots
+        self._slots = self._free = slots
         self._kept = slots // _SHARE_KEPT
         self._held: Counter[PublicKey] = Counter()
         self._given_back = asyncio.Event()
+
+    def resize(self, slots: int) -> None:
+        """Have so many from now on. Where more are held, none is free until as many were given back."""
+        self._free += slots - self._slots
+        self._slots = slots
+        self._kept = slots // _SHARE_KEPT
+        self._given_back.set()
+
+    def holds(self, key: PublicKey) -> bool:
+        """Whether a key has one."""
+        return key in self._held
 
     async def acquire(self, key: PublicKey) -> None:
         """Wait for a slot."""

@@ -13,13 +13,14 @@ import os
 import random
 from dataclasses import dataclass
 from itertools import takewhile
-from math import ceil
+from math import ceil, inf
 
 from proxy.buffer import Buffer, BufferUnavailable, Idle, Lease, Settled, Settlement, Spent
 from proxy.flusher import asking
 from proxy.flusher.alarm import Alarm
 from proxy.flusher.asking import Asking
 from proxy.flusher.batch import Batch, LaneFault, batch_of
+from proxy.flusher.prospects import Prospects
 from proxy.flusher.reports import Reports
 from proxy.flusher.slots import Slots
 from proxy.flusher.values import Case, Verdict
@@ -29,6 +30,7 @@ from proxy.ledger import Answered
 from proxy.log import short_key
 from proxy.metrics import Metrics
 from proxy.settings import SETTLE_S
+from proxy.tap import Taps
 from proxy.upstream import Upstream
 from proxy.wire.answers import Answer, NoAnswer
 from proxy.wire.limits import REQUEST_BYTES, PublicKey
@@ -41,11 +43,15 @@ _DRAIN_LOOK_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class _Granted:
-    """A lease, and the event loop's times when it was asked for and when it came."""
+    """A lease, and the event loop's times when it was asked for and when it came.
+
+    `lease_s`: how long it lasts, at least.
+    """
 
     lease: Lease
     asked_at: float
     came_at: float
+    lease_s: float
 
     def at_least_ms(self, at: float) -> float:
         """The loop's time `at` on the store's clock, too early at most by the claim's way back."""
@@ -73,23 +79,34 @@ class Flusher:
         timeout_s: float,
         lease_s: float,
         max_age_s: float,
+        taps: Taps | None = None,
     ) -> None:
         self._buffer = buffer
         self._upstream = upstream
         self._metrics = metrics
-        self._patience_s = lease_s - timeout_s - SETTLE_S  # from claim to POST
-        self._max_age_ms = 1000 * max_age_s
-        self._reports = Reports(metrics)
-        self._asking = Asking(metrics)
         self._slots = Slots(in_flight)
+        self.prospects = Prospects()
+        self.go_by(in_flight=in_flight, timeout_s=timeout_s, lease_s=lease_s, max_age_s=max_age_s)
+        self._reports = Reports(metrics, taps or Taps())
+        self._asking = Asking(metrics)
         self._alarms: dict[PublicKey, Alarm] = {}  # of the keys that have a driver
         self._draining = False
         self._stopping = asyncio.Event()
 
+    def go_by(self, *, in_flight: int, timeout_s: float, lease_s: float, max_age_s: float) -> None:
+        """Go by these from now on; what is in flight ends by those under which it began.
+
+        To be called with the buffer's `set_terms`, in the same step: both must go by one length of a lease.
+        """
+        self._slots.resize(in_flight)
+        self._timeout_s = timeout_s
+        self._lease_s = lease_s
+        self._max_age_ms = 1000 * max_age_s
+
     async def run(self) -> None:
         """Deliver until stopped. Raises what a delivery did not expect: the process must end then."""
         async with asyncio.TaskGroup() as self._tasks:
-            self._buffer.on_append(self._wake)
+            self._buffer.on_append(self._wake_for_append)
             for key in await self._asking.until_answered(self._buffer.keys_with_work):
                 self._wake(key, 0.0)
             await self._stopping.wait()
@@ -100,26 +117,43 @@ class Flusher:
         """Claim nothing more; what is in flight is finished."""
         self._stopping.set()
 
-    async def drain(self) -> None:
-        """Return when nothing is held any more: for a stop that leaves nothing behind.
+    def linger(self, *, lingers: bool) -> None:
+        """Whether events wait for company. Where not, all that is held leaves as fast as the gates allow.
 
-        From now on nothing lingers; pauses and back-offs are respected all the same. What the operator has
-        paused is not waited for.
+        Pauses and back-offs are respected all the same.
         """
-        self._draining = True
-        for alarm in self._alarms.values():
-            alarm.ring_in(0.0)
-        # Other processes may empty a shared buffer too, so there is no event to wait for.
-        while await self._may_empty():  # noqa: ASYNC110  # of others, too
+        self._draining = not lingers
+        if self._draining:
+            for key in self._alarms:
+                self._wake(key, 0.0)
+
+    async def drain(self, until: float = inf) -> None:
+        """Return when nothing is held any more, or nothing of it can leave before `until` (the loop's time).
+
+        From now on nothing lingers.
+        """
+        self.linger(lingers=False)
+        while await self._may_empty(until):  # noqa: ASYNC110  # others may empty a shared buffer, too
             await asyncio.sleep(_DRAIN_LOOK_S)
 
-    async def _may_empty(self) -> bool:
+    async def _may_empty(self, until: float) -> bool:
         figures = await self._asking.until_answered(self._buffer.figures)
-        return any(of.books.held and not of.gate.by_operator for of in figures.values())
+        left_s = until - asyncio.get_running_loop().time()
+        if left_s <= 0:
+            return False
+        may_send = [key for key, of in figures.items() if self.prospects.may_send(key, of, left_s)]
+        for key in may_send:
+            if key not in self._alarms:  # another process took it in
+                self._wake(key, 0.0)
+        return bool(may_send) or any(self._slots.holds(key) for key, of in figures.items() if of.books.held)
 
     # -- a key -----------------------------------------------------------------------------------------
 
+    def _wake_for_append(self, key: PublicKey, in_s: float) -> None:
+        self._wake(key, 0.0 if self._draining else in_s)
+
     def _wake(self, key: PublicKey, in_s: float) -> None:
+        self.prospects.something_in(key, in_s)
         alarm = self._alarms.get(key)
         if alarm is not None:
             alarm.ring_in(in_s)
@@ -132,10 +166,11 @@ class Flusher:
         loop, alarm = asyncio.get_running_loop(), self._alarms[key]
         while await self._may_claim(key):
             alarm.set()
-            asked_at = loop.time()
+            asked_at, lease_s = loop.time(), self._lease_s
             claimed = await self._claim(key)
             if isinstance(claimed, Lease):
-                granted = _Granted(claimed, asked_at, loop.time())
+                # A reload may have changed it meanwhile, before or after the claim.
+                granted = _Granted(claimed, asked_at, loop.time(), min(lease_s, self._lease_s))
                 self._tasks.create_task(self._deliver(granted), name=f"deliver {short_key(key)}")
                 continue
             self._slots.release(key)
@@ -144,6 +179,8 @@ class Flusher:
                 continue
             if claimed.empty and alarm.is_quiet:
                 break
+            if alarm.is_quiet and not claimed.empty:
+                self.prospects.nothing_for(key, claimed.wait_s)
             await alarm.sleep(claimed.wait_s)
         del self._alarms[key]
 
@@ -175,13 +212,14 @@ class Flusher:
                 if batch is None:
                     return
                 sent_at = loop.time()
-                if sent_at - granted.asked_at > self._patience_s:
+                if sent_at - granted.asked_at > granted.lease_s - self._timeout_s - SETTLE_S:
                     await self._end(lease, Settlement(0))
                     return
-                answer = await self._post(lease, batch)
-                verdict = judge(answer, self._case(granted, batch), random.uniform(-1, 1))  # jitter
-                feedback = _feedback(answer, batch, verdict, granted.at_least_ms(sent_at))
-                await self._settle(lease, batch, verdict, feedback)
+                with self.prospects.on_their_way(lease.key, batch.events):
+                    answer = await self._post(lease, batch)
+                    verdict = judge(answer, self._case(granted, batch), random.uniform(-1, 1))  # jitter
+                    feedback = _feedback(answer, batch, verdict, granted.at_least_ms(sent_at))
+                    await self._settle(lease, batch, verdict, feedback)
             finally:
                 self._slots.release(lease.key)
 
@@ -235,7 +273,10 @@ class Flusher:
             # What a lease held that ended by itself may have been taken before: its worker died, or was late.
             ambiguous=verdict.ambiguous or lease.unsettled > 0,
         )
-        self._reports.settled(settlement, await self._end(lease, settlement))
+        outcome = await self._end(lease, settlement)
+        self._reports.settled(settlement, outcome)
+        if not isinstance(outcome, Spent):
+            self._reports.sampled(lease, batch, verdict)
 
     async def _end(self, lease: Lease, settlement: Settlement) -> Settled | Spent:
         """Settle, however long it takes, and have the driver look when the queue is due again."""

@@ -60,6 +60,7 @@ class Server(web.Server):
         """Connections beyond the bound that still read why."""
         self.is_closing = False
         """Each connection ends with what it is answered next; set when no new one is taken any more."""
+        metrics.connections.set_function(lambda: len(self.connections) - self.turned_away)
 
     def pre_shutdown(self) -> None:
         """Close what is idle; what is owed an answer gets it first."""

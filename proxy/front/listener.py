@@ -56,12 +56,18 @@ class Front:
     """Answers clients' requests. `server` is what a site listens with."""
 
     def __init__(self, settings: FrontSettings, ingest: Ingest, metrics: Metrics) -> None:
-        self._settings = settings
         self._ingest = ingest
         self._metrics = metrics
+        self._room = Room(settings.max_pending_bytes, metrics.pending_bytes)
+        self._log = structlog.get_logger("front")
+        self.go_by(settings)
+
+    def go_by(self, settings: FrontSettings) -> None:
+        """Go by these from the next request on; open connections stay."""
+        self._settings = settings
         self._cors = Cors(settings.allowed_origins)
         self._client_ip = ClientIp(settings.trusted_proxies, settings.client_ip)
-        self._room = Room(settings.max_pending_bytes, metrics.pending_bytes)
+        self._room.max_bytes = settings.max_pending_bytes
         self._keys = frozenset(settings.public_keys)
         # A client whose apiHost is a path of the page's own site (`/c`) posts below that path.
         prefixes = "|".join(map(re.escape, settings.path_prefixes))
@@ -69,7 +75,6 @@ class Front:
         # What raises is not remembered, so strangers' junk pushes nothing out.
         self._remembered_key = lru_cache(maxsize=_PATHS)(self._key)
         self._warned_of_untrusted = False
-        self._log = structlog.get_logger("front")
 
     def server(self) -> Server:
         """A protocol factory for sockets; made inside a running loop."""

@@ -139,7 +139,7 @@ class Bench:
         upstream: Any = None,
     ) -> AsyncIterator[Flusher]:
         """Run a flusher; at the end it is told to stop, and must."""
-        async with Upstream(self.sandbox.url, timeout_s=timeout_s, connections=in_flight) as real:
+        async with Upstream(self.sandbox.url, timeout_s=timeout_s) as real:
             flusher = Flusher(
                 self.buffer,
                 upstream or real,

@@ -43,3 +43,26 @@ async def test_with_few_slots_none_is_kept() -> None:
     slots = Slots(3)
     for _ in range(3):
         await asyncio.wait_for(slots.acquire(ONE), 1)
+
+
+async def test_more_slots_let_in_who_waits() -> None:
+    slots = Slots(1)
+    await slots.acquire(ONE)
+    waiter = waiting(slots, OTHER)
+    await let_all_run()
+    slots.resize(2)
+    await asyncio.wait_for(waiter, 1)
+
+
+async def test_fewer_slots_are_given_back_before_one_is_free() -> None:
+    slots = Slots(3)
+    for _ in range(3):
+        await slots.acquire(ONE)
+    slots.resize(1)
+    waiter = waiting(slots, ONE)
+    for _ in range(2):
+        slots.release(ONE)
+        await let_all_run()
+        assert not waiter.done()
+    slots.release(ONE)
+    await asyncio.wait_for(waiter, 1)

@@ -128,7 +128,7 @@ Serve = Callable[[Behave], Awaitable[Server]]
 
 @asynccontextmanager
 async def way_to(url: str, *, timeout_s: float = 5.0) -> AsyncIterator[Upstream]:
-    async with Upstream(url, timeout_s=timeout_s, connections=4) as way:
+    async with Upstream(url, timeout_s=timeout_s) as way:
         yield way
 
 
