@@ -49,6 +49,18 @@ class Dropped(StrEnum):
 
 
 @unique
+class Sampled(StrEnum):
+    """What a tap sees happen to an event; *deferred*: upstream did not take it, and it goes again."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    REJECTED = "rejected"
+    DEFERRED = "deferred"
+    DELIVERED = "delivered"
+    DEAD = "dead"
+
+
+@unique
 class Answered(StrEnum):
     """What became of one upstream request."""
 
@@ -72,6 +84,15 @@ class Underfull(StrEnum):
     BYTES = "bytes"
     LIMIT = "limit"
     DRAIN = "drain"
+
+
+@unique
+class Left(StrEnum):
+    """Why a process that drained at its end has left events in the buffer."""
+
+    PAUSED = "paused"
+    WAITS = "waits"
+    GRACE_OVER = "grace_over"
 
 
 @unique

@@ -2,14 +2,27 @@
 
 "Something happened" is one call here that counts it. Names and label values are what operators' alerts
 stand on; every known label value is there from the start at 0. No visitor, address, URL or error text is
-ever a label, and public keys only as the first few that Outlit confirmed (the rest are `other`).
+ever a label, and public keys only as the first few that Outlit confirmed (the rest are `other`). Beside ours
+stand the `process_…` metrics (processor time, memory, descriptors, start) that every exporter has.
 """
 
+import os
 import platform
 from collections.abc import Collection, Iterable, Mapping
+from math import nan
+from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
 from proxy import __version__
 from proxy.ledger import Answered, Books, Dead, Dropped, Pause, Rejected, Underfull, Unsafe
@@ -29,6 +42,61 @@ OTHER_KEYS = "other"
 REPAIRED = ("source", "sessionId", "fingerprint", "userIdentity", "customerIdentity", "other")
 
 
+class _WhileKnown(Collector):
+    """Metrics that are shown only while what they say is known."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.is_known = True
+
+    def collect(self) -> Iterable[Metric]:
+        return self.registry.collect() if self.is_known else ()
+
+
+class _Makers:
+    """Makes metrics of ours in one registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def counter(self, name: str, help_: str) -> Counter:
+        return Counter(f"{_P}{name}", help_, registry=self._registry)
+
+    def counters(self, name: str, help_: str, label: str, values: Iterable[str]) -> Mapping[str, Counter]:
+        family = Counter(f"{_P}{name}", help_, (label,), registry=self._registry)
+        return {str(value): family.labels(str(value)) for value in values}
+
+    def counter_by(self, name: str, help_: str, *labels: str) -> Counter:
+        """A counter whose labels' values are not all known beforehand; nor are a `gauge_by`'s."""
+        return Counter(f"{_P}{name}", help_, labels, registry=self._registry)
+
+    def gauge(self, name: str, help_: str) -> Gauge:
+        return Gauge(f"{_P}{name}", help_, registry=self._registry)
+
+    def gauges(self, name: str, help_: str, label: str, values: Iterable[str]) -> Mapping[str, Gauge]:
+        family = Gauge(f"{_P}{name}", help_, (label,), registry=self._registry)
+        return {str(value): family.labels(str(value)) for value in values}
+
+    def gauge_by(self, name: str, help_: str, *labels: str) -> Gauge:
+        return Gauge(f"{_P}{name}", help_, labels, registry=self._registry)
+
+    def histogram(self, name: str, help_: str, buckets: Iterable[float]) -> Histogram:
+        return Histogram(f"{_P}{name}", help_, registry=self._registry, buckets=tuple(buckets))
+
+
+def _disk(folder: Path) -> tuple[float, float]:
+    """Free and all bytes of the disk that a folder is on, without what is kept for root, as `df` counts.
+
+    NaN where it is gone: a scrape must not fail.
+    """
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return nan, nan
+    free = disk.f_bavail * disk.f_frsize
+    return float(free), float(free + (disk.f_blocks - disk.f_bfree) * disk.f_frsize)
+
+
 class Metrics:
     """The process's metrics: `metrics.rejected[Rejected.QUOTA].inc(3)`.
 
@@ -38,16 +106,41 @@ class Metrics:
 
     def __init__(self, max_key_labels: int = 20) -> None:
         self.registry = CollectorRegistry()
-        self._max_key_labels = max_key_labels
+        self._buffers = _WhileKnown()
+        self.registry.register(self._buffers)
+        ProcessCollector(registry=self.registry)
+        self._make = _Makers(self.registry)
+        self.max_key_labels = max_key_labels
         self._key_labels: set[str] = set()
-        counter, counters, histogram = self._counter, self._counters, self._histogram
-        gauge = self._gauge
+        self._of_the_door()
+        self._of_delivery()
+        self._of_the_log()
+        self._of_the_settings()
+        self._of_the_buffer()
+        self._show_build()
 
-        # the door
+    def _of_the_settings(self) -> None:
+        self.reload_successful = self._make.gauge(
+            "config_last_reload_successful", "1 if the settings that were read last are in force, 0 if not."
+        )
+        self.reload_successful.set(1)
+        self.reload_success_time = self._make.gauge(
+            "config_last_reload_success_timestamp_seconds",
+            "When the settings were last read and taken: at the start, or by a reload.",
+        )
+        self.reload_success_time.set_to_current_time()
+
+    def _of_the_door(self) -> None:
+        make = self._make
+        counter, counters, gauge, histogram = make.counter, make.counters, make.gauge, make.histogram
         self.received = counter(
             "events_received", "Events that clients posted in requests that could be read."
         )
         self.accepted = counter("events_accepted", "Events stored in the buffer by this process.")
+        self.last_accepted = gauge(
+            "last_accepted_timestamp_seconds",
+            "When this process last stored an event, 0 if it has not since its start.",
+        )
         self.duplicate = counter("events_duplicate", "Events that the buffer held or had seen already.")
         self.rejected = counters("events_rejected", "Events refused at the door.", "reason", Rejected)
         self.unknown_types = counter("events_unknown_type", "Events forwarded though their type is unknown.")
@@ -74,13 +167,24 @@ class Metrics:
             "Requests with forwarding headers from a peer that is not trusted.",
         )
         self.junk = counter("forwarding_headers_junk", "Requests whose forwarding headers hold junk.")
+        self.connections = gauge("connections", "Client connections that are open.")
+        self.connections_limit = gauge("connections_limit", "The most that may be: front.max_connections.")
         self.connections_refused = counter(
             "connections_refused", "Connections closed at front.max_connections."
         )
         self.pending_bytes = gauge("pending_body_bytes", "Client bodies in memory, in bytes.")
+        self.pending_limit_bytes = gauge(
+            "pending_body_limit_bytes", "The most that may be: front.max_pending_bytes."
+        )
 
-        # the flusher
+    def _of_delivery(self) -> None:
+        make = self._make
+        counter, counters, gauge, histogram = make.counter, make.counters, make.gauge, make.histogram
         self.delivered = counter("events_delivered", "Events that upstream took from this process.")
+        self.last_delivered = gauge(
+            "last_delivered_timestamp_seconds",
+            "When upstream last took an event from this process, 0 if it has not since its start.",
+        )
         self.dead = counters("events_dead", "Events that became dead letters.", "reason", Dead)
         self.dropped = counters(
             "events_dropped", "Events given up by a choice of the operator's.", "reason", Dropped
@@ -122,23 +226,56 @@ class Metrics:
             "buffer_lost_events", "Accepted events that Redis no longer knew then; the undelivered are lost."
         )
         self.in_flight = gauge("upstream_in_flight", "Leases being delivered.")
-        self.rate_limit_remaining = self._by_key(
-            "rate_limit_remaining", "Requests left in the window, as upstream's last answer said."
+        self.in_flight_limit = gauge("upstream_in_flight_limit", "The most that may be: delivery.in_flight.")
+        self.gate_requests = make.counter_by(
+            "gate_requests", "Upstream requests by the key whose budget they used.", "key"
+        )
+        self.gate_requests.labels(OTHER_KEYS)
+        self.rate_limit_remaining = make.gauge_by(
+            "rate_limit_remaining", "Requests left in the window, as upstream's last answer said.", "key"
         )
 
-        self.log_lines = counters(
+    def _of_the_log(self) -> None:
+        self.log_lines = self._make.counters(
             "log_lines", "Warnings and errors that log.level lets through.", "level", ("warning", "error")
         )
-        self.log_lines_left_out = counter(
+        self.log_lines_left_out = self._make.counter(
             "log_lines_left_out", "Those of them that were not written, because the same had just been said."
         )
 
-        self._of_the_buffer()
-        self._show_build()
-
     def _of_the_buffer(self) -> None:
-        """With a shared buffer these are the same from every replica: take max, not sum."""
-        gauge, gauges, by_key = self._gauge, self._gauges, self._by_key
+        """With a shared buffer these are the same from every replica: take max, not sum.
+
+        They are left out while the buffer does not answer: of several replicas one that is cut off would hold
+        up old figures against what the others know. What this process finds of the buffer is always there.
+        """
+        gauge, gauges = self._make.gauge, self._make.gauges
+        self.buffer_up = gauge(
+            "buffer_up", "1 while the buffer answers this process, 0 when it did not at the last look."
+        )
+        self.set_buffer_up(is_up=True)
+        self._buffer_info = self._make.gauge_by(
+            "buffer_info",
+            "Always 1; replicas on one Redis share their buffer, a SQLite file is of one process.",
+            "engine",
+            "durability",
+        )
+        self.disk_free_bytes = gauge(
+            "buffer_disk_free_bytes",
+            "What may still be written on the disk that holds the buffer's file; NaN with a Redis.",
+        )
+        self.disk_bytes = gauge("buffer_disk_bytes", "How large that disk is; NaN with a Redis.")
+        self.disk_free_bytes.set(nan)
+        self.disk_bytes.set(nan)
+        self.buffer_unsafe = gauges(
+            "buffer_unsafe",
+            "1 while this endangers what Redis holds; the log says what to do.",
+            "reason",
+            Unsafe,
+        )
+
+        make = _Makers(self._buffers.registry)
+        gauge, gauges, by = make.gauge, make.gauges, make.gauge_by
         self.ledger = gauges("ledger_events", "Events by where they are; of the buffer.", "outcome", LEDGER)
         self.difference = gauge(
             "ledger_difference", "Books less the last recount of the data: not 0 is a defect; of the buffer."
@@ -152,27 +289,36 @@ class Metrics:
             "How long the held events take at their key's rate, after its pause; of the buffer.",
         )
         self.buffer_bytes = gauge("buffer_bytes", "Stored bytes of held events with overhead; of the buffer.")
-        self.queues = gauge("queues", "Queues that hold events; of the buffer.")
-        self.buffer_unsafe = gauges(
-            "buffer_unsafe",
-            "1 while this endangers what Redis holds; the log says what to do.",
-            "reason",
-            Unsafe,
+        self.buffer_used_ratio = gauge(
+            "buffer_used_ratio",
+            "Stored bytes by their bound, buffer.max_bytes or a key's, whichever is nearer; 1: posts get 503;"
+            " of the buffer.",
         )
-        self.gate_rate = by_key(
+        self.queues = gauge("queues", "Queues that hold events; of the buffer.")
+        self.held = by("held_events", "Events held, by key; of the buffer.", "key")
+        self.gate_limit = by(
+            "gate_limit_requests_per_second",
+            "Upstream requests a second that upstream allows a key, as far as is known; of the buffer.",
+            "key",
+        )
+        self.gate_rate = by(
             "gate_rate_requests_per_second",
             "Upstream requests a second that a key's gate allows; of the buffer.",
+            "key",
         )
-        self.gate_paused = by_key(
+        self.gate_paused = by(
             "gate_paused",
             "1 while a key's gate is paused or probes, or one of `other` is or does; of the buffer.",
+            "key",
             "reason",
-            Pause,
         )
-        self.forbidden_origins = by_key(
+        self.forbidden_origins = by(
             "forbidden_origins",
             "Origins whose requests upstream forbids, 20 of a key at most; of the buffer.",
+            "key",
         )
+        self._shown_gates: set[str] = set()
+        self.forget_gates(but=())
 
     # -- keys ------------------------------------------------------------------------------------------
 
@@ -180,7 +326,7 @@ class Metrics:
         """The label for a key: its own for the first few that upstream took something of, else `other`."""
         if key in self._key_labels:
             return key
-        if succeeded and len(self._key_labels) < self._max_key_labels:
+        if succeeded and len(self._key_labels) < self.max_key_labels:
             self._key_labels.add(key)
             return key
         return OTHER_KEYS
@@ -189,6 +335,12 @@ class Metrics:
         """A warning or an error is logged, or left out."""
         self.log_lines[level].inc()
         self.log_lines_left_out.inc(not is_written)
+
+    def set_limits(self, *, connections: int, body_bytes: int, in_flight: int) -> None:
+        """Show this process's bounds: the most connections, bytes of bodies in memory, and deliveries."""
+        self.connections_limit.set(connections)
+        self.pending_limit_bytes.set(body_bytes)
+        self.in_flight_limit.set(in_flight)
 
     # -- of the buffer ---------------------------------------------------------------------------------
 
@@ -201,22 +353,63 @@ class Metrics:
         self.difference.set(books.difference)
 
     def set_buffer(
-        self, *, stored_bytes: int, queues: int, oldest_held_ms: int | None, drain_s: float
+        self,
+        *,
+        stored_bytes: int,
+        queues: int,
+        oldest_held_ms: int | None,
+        drain_s: float,
+        used_ratio: float,
     ) -> None:
         """Show how full the buffer is, all keys together."""
         self.buffer_bytes.set(stored_bytes)
+        self.buffer_used_ratio.set(used_ratio)
         self.queues.set(queues)
         self.oldest_held.set(0 if oldest_held_ms is None else oldest_held_ms / 1000)
         self.time_to_drain.set(drain_s)
 
     def set_gate(
-        self, label: str, *, rate_per_s: float, paused: Collection[Pause], forbidden_origins: int
+        self,
+        label: str,
+        *,
+        held: int,
+        rate_per_s: float,
+        limit_per_s: float,
+        paused: Collection[Pause],
+        forbidden_origins: int,
     ) -> None:
-        """Show the gate of a key, or what is to be shown of all that have this label."""
+        """Show the gate of a key and what waits there, or what is to be shown of all that have this label."""
+        self._shown_gates.add(label)
+        self.held.labels(label).set(held)
         self.gate_rate.labels(label).set(rate_per_s)
+        self.gate_limit.labels(label).set(limit_per_s)
         self.forbidden_origins.labels(label).set(forbidden_origins)
         for reason in Pause:
             self.gate_paused.labels(label, reason).set(reason in paused)
+
+    def forget_gates(self, *, but: Collection[str]) -> None:
+        """Take away what is shown of labels that no key has any more: it got one of its own, or is gone."""
+        for label in self._shown_gates.difference(but):
+            for gauge in (self.held, self.gate_rate, self.gate_limit, self.forbidden_origins):
+                gauge.remove(label)
+            for reason in Pause:
+                self.gate_paused.remove(label, reason)
+            self._shown_gates.remove(label)
+        if OTHER_KEYS not in self._shown_gates:
+            for reason in Pause:
+                self.gate_paused.labels(OTHER_KEYS, reason).set(0)
+
+    def set_buffer_up(self, *, is_up: bool) -> None:
+        """Show whether the buffer answered the last look; while it does not, nothing of it is shown."""
+        self.buffer_up.set(is_up)
+        self._buffers.is_known = is_up
+
+    def show_engine(self, engine: str, durability: str, folder: Path | None = None) -> None:
+        """Show what the buffer is. `engine`: sqlite or redis. `folder`: where its file is, if it is one."""
+        self._buffer_info.labels(engine, durability).set(1)
+        if folder is not None:
+            self.disk_free_bytes.set_function(lambda: _disk(folder)[0])
+            self.disk_bytes.set_function(lambda: _disk(folder)[1])
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """All of it as text, in the format that an `Accept` header asks for, and its content type."""
@@ -226,30 +419,3 @@ class Metrics:
     def _show_build(self) -> None:
         build = Gauge(f"{_P}build_info", "Always 1.", ("version", "python"), registry=self.registry)
         build.labels(__version__, platform.python_version()).set(1)
-
-    # -- making them -----------------------------------------------------------------------------------
-
-    def _counter(self, name: str, help_: str) -> Counter:
-        return Counter(f"{_P}{name}", help_, registry=self.registry)
-
-    def _counters(self, name: str, help_: str, label: str, values: Iterable[str]) -> Mapping[str, Counter]:
-        family = Counter(f"{_P}{name}", help_, (label,), registry=self.registry)
-        return {str(value): family.labels(str(value)) for value in values}
-
-    def _gauge(self, name: str, help_: str) -> Gauge:
-        return Gauge(f"{_P}{name}", help_, registry=self.registry)
-
-    def _gauges(self, name: str, help_: str, label: str, values: Iterable[str]) -> Mapping[str, Gauge]:
-        family = Gauge(f"{_P}{name}", help_, (label,), registry=self.registry)
-        return {str(value): family.labels(str(value)) for value in values}
-
-    def _by_key(self, name: str, help_: str, label: str = "", values: Iterable[str] = ()) -> Gauge:
-        """A gauge by key, and by a label of which each value is there at once for the keys without a name."""
-        labels = ("key", label) if label else ("key",)
-        family = Gauge(f"{_P}{name}", help_, labels, registry=self.registry)
-        for value in values:
-            family.labels(OTHER_KEYS, str(value))
-        return family
-
-    def _histogram(self, name: str, help_: str, buckets: Iterable[float]) -> Histogram:
-        return Histogram(f"{_P}{name}", help_, registry=self.registry, buckets=tuple(buckets))

@@ -67,8 +67,10 @@ class Watch:
 
 
 def read_figures(exposition: str) -> Figures:
-    """Read the text that ``/metrics`` answers with."""
+    """Read what ``/metrics`` answers. Raises aiohttp.ClientError: the buffer does not answer."""
     samples = _samples(exposition)
+    if not samples[f"{_PREFIX}buffer_up", frozenset()]:
+        raise aiohttp.ClientError("the buffer does not answer")
 
     def value(name: str, **labels: str) -> int:
         return int(samples[_PREFIX + name, frozenset(labels.items())])

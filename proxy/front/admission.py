@@ -14,17 +14,17 @@ class NoRoom(Exception):
 class Room:
     """The bytes that all requests share. Threads take of them too: large bodies are inflated there."""
 
-    __slots__ = ("_max_bytes", "_used_bytes", "lock")
+    __slots__ = ("_used_bytes", "lock", "max_bytes")
 
     def __init__(self, max_bytes: int, gauge: Gauge) -> None:
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._used_bytes = 0
         self.lock = Lock()
         gauge.set_function(lambda: self._used_bytes)  # asked at a scrape: no request pays for it
 
     def take(self, bytes_: int) -> None:
         """Take some of it, also less than nothing; hold the lock. Raises NoRoom, having taken nothing."""
-        if bytes_ > 0 and self._used_bytes + bytes_ > self._max_bytes:
+        if bytes_ > 0 and self._used_bytes + bytes_ > self.max_bytes:
             raise NoRoom
         self._used_bytes += bytes_
 

@@ -22,10 +22,12 @@ from proxy.buffer import (
 )
 from proxy.clock import wall_ms
 from proxy.front.portions import Sorted, sort
+from proxy.front.samples import show_appended, show_bad, show_refused
 from proxy.lanes import lane_header, lane_id
 from proxy.ledger import Rejected
 from proxy.log import short_key
 from proxy.metrics import REPAIRED, Metrics
+from proxy.tap import Taps
 from proxy.wire.answers import ClientAnswer, Code, accepted, refused
 from proxy.wire.columns import Columns
 from proxy.wire.envelope import Envelope, Unusable, read_ordinary, read_tolerantly
@@ -76,26 +78,43 @@ class Ingest:
     """Keeps what clients post. `take` may be called from many tasks at once."""
 
     def __init__(
-        self, buffer: Buffer, metrics: Metrics, *, max_events: int, unknown: Literal["forward", "refuse"]
+        self,
+        buffer: Buffer,
+        metrics: Metrics,
+        *,
+        max_events: int,
+        unknown: Literal["forward", "refuse"],
+        taps: Taps | None = None,
     ) -> None:
         self._buffer = buffer
         self._metrics = metrics
-        self._max_events = max_events
-        self._refuse_unknown = unknown == "refuse"
+        self._taps = taps or Taps()
+        self.go_by(max_events=max_events, unknown=unknown)
         self._log = structlog.get_logger("front")
         # One at a time of each, for they share the interpreter with the loop; and two, so that a large batch
         # does not wait behind what somebody made to be slow.
         self._reading_ordinary = asyncio.Semaphore(1)
         self._reading_odd = asyncio.Semaphore(1)
 
+    def go_by(self, *, max_events: int, unknown: Literal["forward", "refuse"]) -> None:
+        """Go by these from the next request on."""
+        self._max_events = max_events
+        self._refuse_unknown = unknown == "refuse"
+
     async def take(self, key: PublicKey, body: bytes, sender: Sender) -> ClientAnswer:
         """Keep what can be kept of a request, and say so. On 2xx the buffer holds what it counts."""
         read = await self._read(body, sender)
         if isinstance(read, ClientAnswer):
+            if self._taps.open:
+                show_refused(self._taps, key, read, ())
             return read
+        if read.bad and self._taps.open:
+            show_bad(self._taps, key, read.bad)
         kept = 0
         if read.portions:
             outcome = await self._append(key, read.portions, read.events)
+            if self._taps.open:
+                show_appended(self._taps, key, read.portions, outcome)
             if isinstance(outcome, ClientAnswer):
                 return outcome
             kept = outcome.stored + outcome.duplicate
@@ -168,6 +187,8 @@ class Ingest:
             return refused(Code.BUFFER_UNAVAILABLE, "the buffer does not answer: send it again later")
         self._metrics.append_seconds.observe(time.perf_counter() - started)
         self._metrics.accepted.inc(appended.stored)
+        if appended.stored:
+            self._metrics.last_accepted.set_to_current_time()
         if appended.duplicate:
             self._metrics.duplicate.inc(appended.duplicate)
         return appended

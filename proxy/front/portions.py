@@ -33,8 +33,8 @@ _UUID_BYTES = 16
 _MOST_FILLED_IN = 80
 """Bytes by which the text of an event grows at most."""
 
-_UNKNOWN_TYPE = Flaw(("type",), "unknown, and this proxy is set to refuse that")
-_UNKNOWN_FIELDS = Flaw((), "has unknown fields, and this proxy is set to refuse that")
+UNKNOWN_TYPE = Flaw(("type",), "unknown, and this proxy is set to refuse that")
+UNKNOWN_FIELDS = Flaw((), "has unknown fields, and this proxy is set to refuse that")
 
 
 @dataclass(slots=True)
@@ -74,7 +74,7 @@ def sort(
             bad.append((index, reading))
         elif refuse_unknown and (reading.unknown_type or reading.unknown_fields):
             unknown += 1
-            bad.append((index, _UNKNOWN_TYPE if reading.unknown_type else _UNKNOWN_FIELDS))
+            bad.append((index, UNKNOWN_TYPE if reading.unknown_type else UNKNOWN_FIELDS))
         elif not ready.add(reading, queue_of(reading), fresh, received_ms, room):
             bad.append((index, TOO_LARGE))
     too_large = sum(flaw is TOO_LARGE for _, flaw in bad)

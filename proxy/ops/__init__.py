@@ -1,7 +1,8 @@
 """The operations listener: health, metrics, and what needs the operator's token."""
 
-from proxy.ops.app import make_app
+from proxy.ops.app import go_by, make_app
 from proxy.ops.bookkeeper import Bookkeeper
 from proxy.ops.health import Health
+from proxy.ops.status import Status
 
-__all__ = ["Bookkeeper", "Health", "make_app"]
+__all__ = ["Bookkeeper", "Health", "Status", "go_by", "make_app"]

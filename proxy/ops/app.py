@@ -1,60 +1,79 @@
 """The routes of the operations listener."""
 
-import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 
 from aiohttp import web
+from prometheus_client.exposition import gzip_accepted
 
 from proxy.buffer import Buffer, BufferFault, Terms
 from proxy.ledger import Books
 from proxy.metrics import Metrics
+from proxy.ops.access import Access, Handler
 from proxy.ops.answers import BadParameter, as_json
 from proxy.ops.bookkeeper import Bookkeeper
 from proxy.ops.dead_letters import DeadLetters
+from proxy.ops.draining import Draining
 from proxy.ops.erasure import Erasure
 from proxy.ops.fates import Fates
 from proxy.ops.health import Health, checks
 from proxy.ops.keys import Keys
+from proxy.ops.page import page_routes
+from proxy.ops.status import Status
+from proxy.ops.tap import Tapping
+from proxy.tap import Taps
 
 _BUFFER = web.AppKey("buffer", Buffer)
 _BOOKS = web.AppKey("books", Bookkeeper)
 _METRICS = web.AppKey("metrics", Metrics)
 _HEALTH = web.AppKey("health", Health)
+_STATUS = web.AppKey("status", Status)
+_ACCESS = web.AppKey("access", Access)
+_ERASURE = web.AppKey("erasure", Erasure)
 
 _LEASE_S = Terms().lease_s
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-
-def make_app(
+def make_app(  # noqa: PLR0913  # each is a room that the listener shows or steers
     buffer: Buffer,
     books: Bookkeeper,
     metrics: Metrics,
     health: Health,
     token: str | None,
     *,
+    status: Status,
     lease_s: float = _LEASE_S,
+    taps: Taps | None = None,
+    on_drain: Callable[[bool], None] = lambda _begins: None,
 ) -> web.Application:
     """The operations listener. Without `token` everything that needs one is off.
 
-    `lease_s`: how long a delivery can keep a queue, and an erasure waits for it.
+    `lease_s`: how long a delivery can keep a queue, and an erasure waits for it. `taps`: what samples events.
+    `on_drain(begins)`: where the buffer is to be emptied before the process stops, or no longer.
     """
     app = web.Application(middlewares=[_errors_in_json])
     app[_BUFFER], app[_BOOKS], app[_METRICS], app[_HEALTH] = buffer, books, metrics, health
-    guarded = _guard(token)
+    app[_STATUS] = status
+    app[_ACCESS], app[_ERASURE] = Access(token), Erasure(buffer, metrics, lease_s)
+    guarded = app[_ACCESS].guarded
+    draining = Draining(buffer, on_drain)
     fates, dead, keys = Fates(buffer), DeadLetters(buffer, metrics), Keys(buffer)
+    tapping = Tapping(taps or Taps())
+    app.on_shutdown.append(tapping.close)
     app.add_routes(
         [
+            *page_routes(),
             web.get("/metrics", _metrics),
             web.get("/livez", _livez),
             web.get("/readyz", _readyz),
             web.get("/startupz", _startupz),
+            web.get("/status", _status),
             web.get("/ledger", guarded(_ledger)),
             web.get("/events/{uuid}", guarded(fates.event)),
             web.get("/ambiguous", guarded(fates.ambiguous)),
             web.get("/dead", guarded(dead.list)),
-            web.get("/dead/{id}", guarded(dead.show)),
+            web.get("/dead/{id:(?!(?:replay|purge)$)[^{}/]+}", guarded(dead.show)),
             web.post("/dead/replay", guarded(dead.replay)),
             web.post("/dead/purge", guarded(dead.purge)),
             web.get("/keys", guarded(keys.list)),
@@ -62,16 +81,30 @@ def make_app(
             web.post("/keys/{key}/pause", guarded(keys.pause)),
             web.post("/keys/{key}/resume", guarded(keys.resume)),
             web.post("/keys/{key}/retry", guarded(keys.retry)),
-            web.post("/erase", guarded(Erasure(buffer, metrics, lease_s).erase)),
+            web.get("/tap", guarded(tapping.stream)),
+            web.post("/drain", guarded(draining.begin)),
+            web.delete("/drain", guarded(draining.end)),
+            web.post("/erase", guarded(app[_ERASURE].erase)),
         ]
     )
     return app
 
 
+def go_by(app: web.Application, token: str | None, *, lease_s: float) -> None:
+    """Have an app of `make_app`'s go by these from now on."""
+    app[_ACCESS].token = token
+    app[_ERASURE].lease_s = lease_s
+
+
 async def _metrics(request: web.Request) -> web.Response:
-    await request.app[_BOOKS].show()
+    # Of a buffer that is away nothing is known, and the metrics say so; what this process did is known.
+    with suppress(BufferFault):
+        await request.app[_BOOKS].show()
     body, content_type = request.app[_METRICS].exposition(request.headers.get("Accept", ""))
-    return web.Response(body=body, headers={"Content-Type": content_type})
+    response = web.Response(body=body, headers={"Content-Type": content_type, "Vary": "Accept-Encoding"})
+    if gzip_accepted(request.headers.get("Accept-Encoding", "")):
+        response.enable_compression(web.ContentCoding.gzip)
+    return response
 
 
 async def _livez(_request: web.Request) -> web.Response:
@@ -92,32 +125,17 @@ async def _readyz(request: web.Request) -> web.Response:
     return web.Response(status=200 if ready else 503, text=text)
 
 
+async def _status(request: web.Request) -> web.Response:
+    access = request.app[_ACCESS]
+    return await request.app[_STATUS].answer(
+        request, has_token=access.token is not None, is_operator=access.allows(request)
+    )
+
+
 async def _ledger(request: web.Request) -> web.Response:
     figures = await request.app[_BOOKS].show(recount=True)
     total = sum((of.books for of in figures.values()), Books())
     return as_json({"keys": {key: asdict(of.books) for key, of in figures.items()}, "total": asdict(total)})
-
-
-def _guard(token: str | None) -> Callable[[Handler], Handler]:
-    """Lets only holders of the token through; compared in constant time."""
-    wanted = None if token is None else f"Bearer {token}".encode()
-
-    def guarded(handler: Handler) -> Handler:
-        async def checked(request: web.Request) -> web.StreamResponse:
-            if wanted is None:
-                return as_json({"error": "off: set ops.token to use this"}, status=403)
-            given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
-            if not hmac.compare_digest(given, wanted):
-                return as_json(
-                    {"error": "give ops.token: Authorization: Bearer <token>"},
-                    status=401,
-                    headers={"WWW-Authenticate": "Bearer"},
-                )
-            return await handler(request)
-
-        return checked
-
-    return guarded
 
 
 @web.middleware

@@ -3,7 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from math import ceil, inf
+from math import inf
 
 import structlog
 
@@ -13,8 +13,9 @@ from proxy.gate import View
 from proxy.ledger import Books, Dropped, Pause
 from proxy.log import short_key
 from proxy.metrics import Metrics
-from proxy.ops.pauses import WHAT_TO_DO
-from proxy.wire.limits import EVENTS_PER_REQUEST, PublicKey
+from proxy.ops.backlog import drain_s
+from proxy.ops.pauses import WORDS
+from proxy.wire.limits import PublicKey
 
 LOOK_S = 10.0
 """Between two looks at the gates, so that a pause is in the log soon, whether anybody scrapes or not."""
@@ -29,7 +30,8 @@ PAUSES_TOLD = (Pause.KEY_REFUSED, Pause.UPSTREAM_FAILING, Pause.REFUSAL_STORM)
 class Bookkeeper:
     """Brings the buffer's figures to the metrics, recounts its data, and lets old dead letters go.
 
-    `retention_s`: how long these are kept. `now_ms`: the time of day, to tell their age by.
+    `retention_s`: how long these are kept. `max_bytes`, `max_bytes_per_key`: the bounds on stored bytes.
+    `now_ms`: the time of day, to tell their age by.
     """
 
     def __init__(
@@ -38,15 +40,23 @@ class Bookkeeper:
         metrics: Metrics,
         *,
         retention_s: float,
+        max_bytes: float = inf,
+        max_bytes_per_key: float = inf,
         now_ms: Callable[[], int] = wall_ms,
     ) -> None:
         self._buffer = buffer
         self._metrics = metrics
-        self._retention_ms = int(retention_s * 1000)
+        self.set_bounds(retention_s, max_bytes, max_bytes_per_key)
         self._now_ms = now_ms
         self._recounted_at = -inf
         self._pauses: dict[PublicKey, Pause] = {}  # that were said in the log
         self._log = structlog.get_logger("books")
+
+    def set_bounds(self, retention_s: float, max_bytes: float, max_bytes_per_key: float) -> None:
+        """Go by these from now on."""
+        self._retention_ms = int(retention_s * 1000)
+        self._max_bytes = max_bytes
+        self._max_bytes_per_key = max_bytes_per_key
 
     async def run(self) -> None:
         """Look, and every now and then recount and clear up, until cancelled."""
@@ -59,12 +69,23 @@ class Bookkeeper:
             await asyncio.sleep(LOOK_S)
 
     async def show(self, *, recount: bool = False) -> Mapping[PublicKey, KeyFigures]:
-        """Bring the buffer's figures to the metrics, and return them."""
-        figures = await self._buffer.figures(recount=recount)
+        """Bring the buffer's figures to the metrics, and return them.
+
+        Raises BufferUnavailable: the metrics then say that the buffer is away, and nothing of it.
+        """
+        try:
+            figures = await self._buffer.figures(recount=recount)
+        except BufferUnavailable:
+            self._metrics.set_buffer_up(is_up=False)
+            raise
+        self._metrics.set_buffer_up(is_up=True)
         books = sum((of.books for of in figures.values()), Books())
         self._metrics.set_books(books)
+        stored_bytes = sum(of.stored_bytes for of in figures.values())
+        most_of_a_key = max((of.stored_bytes for of in figures.values()), default=0)
         self._metrics.set_buffer(
-            stored_bytes=sum(of.stored_bytes for of in figures.values()),
+            stored_bytes=stored_bytes,
+            used_ratio=max(stored_bytes / self._max_bytes, most_of_a_key / self._max_bytes_per_key),
             queues=sum(of.queues for of in figures.values()),
             oldest_held_ms=min(
                 (of.oldest_held_ms for of in figures.values() if of.oldest_held_ms is not None), default=None
@@ -98,14 +119,18 @@ class Bookkeeper:
             await self.clear_up()
 
     def _show_gates(self, figures: Mapping[PublicKey, KeyFigures]) -> None:
-        """Under `other`: the slowest rate, every pause that one of them has, all of their Origins."""
-        gates: dict[str, list[View]] = defaultdict(list)
+        """Under `other`: the slowest rate, every pause that one of them has, all their Origins and events."""
+        labels: dict[str, list[KeyFigures]] = defaultdict(list)
         for key, of in figures.items():
-            gates[self._metrics.key_label(key, succeeded=of.succeeded)].append(of.gate)
-        for label, views in gates.items():
+            labels[self._metrics.key_label(key, succeeded=of.succeeded)].append(of)
+        self._metrics.forget_gates(but=labels)
+        for label, those in labels.items():
+            views = [of.gate for of in those]
             self._metrics.set_gate(
                 label,
+                held=sum(of.books.held for of in those),
                 rate_per_s=min(view.rate_per_s for view in views),
+                limit_per_s=min(view.limit_per_s for view in views),
                 paused=_pauses(views),
                 forbidden_origins=sum(len(view.forbidden_origins) for view in views),
             )
@@ -119,17 +144,7 @@ class Bookkeeper:
                 self._log.info("the key's pause is over", key=short_key(key), reason=before)
             if now in PAUSES_TOLD and now != before:
                 self._pauses[key] = now
-                self._log.warning(f"a key pauses: {WHAT_TO_DO[now]}", key=short_key(key), reason=now)
-
-
-def drain_s(of: KeyFigures) -> float:
-    """How long the key's held events take at its rate: each queue needs a request of its own.
-
-    A pause that will end is waited for. How long the operator's lasts nobody knows: it is left out, or the
-    figure would say no more than `gate_paused` does.
-    """
-    requests = max(of.queues, ceil(of.books.held / EVENTS_PER_REQUEST))
-    return requests / of.gate.rate_per_s + of.gate.paused_for_s if requests else 0.0
+                self._log.warning(f"a key pauses: {WORDS[now]}", key=short_key(key), reason=now)
 
 
 def _pauses(views: Sequence[View]) -> set[Pause]:

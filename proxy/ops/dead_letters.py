@@ -2,7 +2,8 @@
 
 A replay or a purge is fixed when it begins: it goes no further than the newest dead letter of that moment,
 so it never meets what dies of it. The buffer does a thousand in a transaction; what is done stays done
-when a later one fails, and the answer says how many that are.
+when a later one fails, and the answer says how many that are. Whoever wants to see it progress asks for one
+such portion after the other, which is the same: the next begins where the last one ended.
 """
 
 from collections.abc import Awaitable, Callable
@@ -81,7 +82,10 @@ class DeadLetters:
     ) -> web.Response:
         given = Parameters.of_query(request)
         dry_run, everything = given.take("dry_run", read_flag), given.take("all", read_flag)
+        portion = given.take("portion", read_flag)
         which = await self._fixed(_asked_for(given, everything=bool(everything)))
+        if portion and not dry_run:
+            return await self._portion(which, verb, word, counter)
         count = await self._buffer.count_dead(which)
         done = 0
         answer = {"count": count, "up_to_id": which.up_to_id}
@@ -100,6 +104,16 @@ class DeadLetters:
             if done:
                 self._log.info(f"dead letters {word}", events=done)
         return as_json({**answer, word: done})
+
+    async def _portion(
+        self, which: Which, verb: Callable[[Which], Awaitable[int]], word: str, counter: Counter
+    ) -> web.Response:
+        """The first of them, as many as the buffer does at once; 0 where none is left."""
+        done = await verb(which)
+        counter.inc(done)
+        if done:
+            self._log.info(f"dead letters {word}", events=done)
+        return as_json({"up_to_id": which.up_to_id, word: done})
 
     async def _fixed(self, which: Which) -> Which:
         """The same, and none that is written from now on."""

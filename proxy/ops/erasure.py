@@ -41,12 +41,12 @@ class _Whom:
 
 
 class Erasure:
-    """Answers `/erase`. `lease_s`: the longest that a delivery keeps a queue."""
+    """Answers `/erase`. `lease_s`: the longest that a delivery keeps a queue; a reload may change it."""
 
     def __init__(self, buffer: Buffer, metrics: Metrics, lease_s: float) -> None:
         self._buffer = buffer
         self._metrics = metrics
-        self._patience_s = lease_s + _MARGIN_S
+        self.lease_s = lease_s
         self._log = structlog.get_logger("ops")
 
     async def erase(self, request: web.Request) -> web.Response:
@@ -64,7 +64,7 @@ class Erasure:
     async def _erase(self, whom: _Whom) -> tuple[Erased, BufferFault | None]:
         """Erase until nothing of theirs is being delivered, or patience or the buffer ends it."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._patience_s
+        deadline = loop.time() + self.lease_s + _MARGIN_S
         total = Erased()
         while True:
             began = loop.time()

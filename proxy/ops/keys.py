@@ -14,7 +14,7 @@ from aiohttp import web
 from proxy.buffer import Buffer, KeyFigures
 from proxy.log import short_key
 from proxy.ops.answers import as_json, moment
-from proxy.ops.bookkeeper import drain_s
+from proxy.ops.backlog import drain_s
 from proxy.ops.parameters import Parameters, read_key
 from proxy.wire.limits import PublicKey
 
@@ -30,12 +30,12 @@ class Keys:
         """Every key that the buffer knows, in the order of their names."""
         Parameters.of_query(request).refuse_others()
         figures = await self._buffer.figures()
-        return as_json({"keys": [_shown(key, figures[key]) for key in sorted(figures)]})
+        return as_json({"keys": [shown(key, figures[key]) for key in sorted(figures)]})
 
     async def show(self, request: web.Request) -> web.Response:
         """One of them."""
         key = _asked_for(request)
-        return _unknown(key) if (shown := await self._now(key)) is None else as_json(shown)
+        return _unknown(key) if (now := await self._now(key)) is None else as_json(now)
 
     async def pause(self, request: web.Request) -> web.Response:
         """Send nothing of this key until it is resumed."""
@@ -65,7 +65,7 @@ class Keys:
 
     async def _now(self, key: PublicKey) -> dict[str, object] | None:
         of = (await self._buffer.figures()).get(key)
-        return None if of is None else _shown(key, of)
+        return None if of is None else shown(key, of)
 
 
 def _asked_for(request: web.Request) -> PublicKey:
@@ -78,7 +78,7 @@ def _unknown(key: PublicKey) -> web.Response:
     return as_json({"error": f"{key} is not known: {why}"}, status=404)
 
 
-def _shown(key: PublicKey, of: KeyFigures) -> dict[str, object]:
+def shown(key: PublicKey, of: KeyFigures) -> dict[str, object]:
     """A key as it is shown.
 
     `paused`: why nothing is sent now (null: it is), for `paused_for_s` more seconds; 0 of them, where it is

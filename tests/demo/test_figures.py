@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import aiohttp
 import pytest
 
 from proxy.demo.figures import Figures, read_figures
@@ -10,7 +11,7 @@ from proxy.metrics import Metrics
 def test_figures_are_read_from_what_the_metrics_say():
     metrics = Metrics()
     metrics.set_books(Books(accepted=9, held=2, delivered=4, dead=2, dropped=1))
-    metrics.set_buffer(stored_bytes=1, queues=1, oldest_held_ms=1_500, drain_s=0.0)
+    metrics.set_buffer(stored_bytes=1, queues=1, oldest_held_ms=1_500, drain_s=0.0, used_ratio=0.1)
     metrics.batch_events.observe(3)
     metrics.batch_events.observe(4)
     metrics.upstream_requests[Answered.RATE_LIMITED].inc()
@@ -35,6 +36,14 @@ def test_figures_are_read_from_what_the_metrics_say():
 def test_nothing_held_has_no_age():
     text, _ = Metrics().exposition("")
     assert read_figures(text.decode()) == Figures()
+
+
+def test_of_a_buffer_that_does_not_answer_there_are_no_figures():
+    metrics = Metrics()
+    metrics.set_buffer_up(is_up=False)
+    text, _ = metrics.exposition("")
+    with pytest.raises(aiohttp.ClientError, match="does not answer"):
+        read_figures(text.decode())
 
 
 @pytest.mark.parametrize("name", ["accepted", "held", "delivered", "dead", "dropped", "difference"])

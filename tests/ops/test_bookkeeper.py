@@ -16,8 +16,9 @@ from proxy.lanes import Lane, lane_id, visitor_queue
 from proxy.ledger import Answered, Books, Dead, Dropped, Pause, Rejected, Underfull, Unsafe
 from proxy.metrics import Metrics
 from proxy.ops import Bookkeeper, bookkeeper
-from proxy.ops.bookkeeper import PAUSES_TOLD, drain_s
-from proxy.ops.pauses import WHAT_TO_DO
+from proxy.ops.backlog import drain_s
+from proxy.ops.bookkeeper import PAUSES_TOLD
+from proxy.ops.pauses import WORDS
 from proxy.wire.limits import PublicKey
 from tests.around import BufferAround
 
@@ -123,6 +124,43 @@ async def test_under_other_every_keys_pause_is_seen_whichever_comes_last(
     assert b"example" not in metrics.exposition("")[0], "an Origin is no label"
 
 
+async def test_a_key_that_gets_a_label_of_its_own_leaves_nothing_under_other(
+    told: Told, books: Bookkeeper, metrics: Metrics
+) -> None:
+    """Its pause once stood there for ever, with an alert on it."""
+    told.figures_now = {KEY: figures(held=7, queues=1, succeeded=False, paused=Pause.KEY_REFUSED)}
+    await books.show()
+    assert reasons(metrics, "other") == {Pause.KEY_REFUSED}
+    assert shown(metrics, "held_events", key="other") == 7
+    told.figures_now = {KEY: figures(held=5, queues=1)}
+    await books.show()
+    assert [shown(metrics, "gate_paused", key="other", reason=reason) for reason in Pause] == [0] * len(Pause)
+    assert shown(metrics, "held_events", key="other") is None
+    assert shown(metrics, "held_events", key=KEY) == 5
+
+
+async def test_a_key_that_the_buffer_no_longer_knows_is_no_longer_shown(
+    told: Told, books: Bookkeeper, metrics: Metrics
+) -> None:
+    told.figures_now = {KEY: figures(held=7, queues=1, paused=Pause.UPSTREAM_FAILING)}
+    await books.show()
+    told.figures_now = {}
+    await books.show()
+    for name in ("held_events", "gate_rate_requests_per_second", "forbidden_origins"):
+        assert shown(metrics, name, key=KEY) is None
+    assert reasons(metrics, KEY) == set()
+
+
+async def test_the_nearest_bound_on_stored_bytes_is_the_one_that_is_shown(
+    told: Told, books: Bookkeeper, metrics: Metrics
+) -> None:
+    told.figures_now = {key: figures(held=1, queues=1) for key in (KEY, *OTHERS)}  # 100 bytes each
+    for bounds, nearest in [((1000.0, 1000.0), 0.3), ((1000.0, 125.0), 0.8)]:
+        books.set_bounds(DAY_S, *bounds)
+        await books.show()
+        assert shown(metrics, "buffer_used_ratio") == pytest.approx(nearest)
+
+
 @pytest.mark.parametrize(
     ("name", "label", "values"),
     [
@@ -161,7 +199,7 @@ async def test_a_pause_is_said_when_it_begins_and_when_it_ends_once_each(
         ("warning", reason, KEY),
         ("info", reason, KEY),
     ]
-    assert logs[0]["event"] == f"a key pauses: {WHAT_TO_DO[reason]}"
+    assert logs[0]["event"] == f"a key pauses: {WORDS[reason]}"
 
 
 @pytest.mark.parametrize("reason", sorted(set(Pause) - set(PAUSES_TOLD)))

@@ -195,8 +195,8 @@ async def test_the_ages_that_the_operator_set_reach_those_who_act_on_them(
 
         return built
 
-    monkeypatch.setattr("proxy.service.Flusher", noting(Flusher, "max_age_s"))
-    monkeypatch.setattr("proxy.service.Bookkeeper", noting(Bookkeeper, "retention_s"))
+    monkeypatch.setattr("proxy.service.rooms.Flusher", noting(Flusher, "max_age_s"))
+    monkeypatch.setattr("proxy.service.rooms.Bookkeeper", noting(Bookkeeper, "retention_s"))
     await start_stack(delivery={"max_age_s": 61.0}, dead={"retention_s": 62.0})
     assert told == {"max_age_s": 61.0, "retention_s": 62.0}
 
@@ -220,6 +220,24 @@ async def test_replayed_events_are_delivered_in_the_order_in_which_they_were_acc
     seen = await stack.metrics()
     assert seen("dead_replayed_total") == 5
     assert seen("events_accepted_total") == 5, "a replay is no second acceptance"
+
+
+async def test_in_portions_the_order_is_the_same_and_what_dies_of_it_is_not_met(
+    monkeypatch: pytest.MonkeyPatch, stack: Stack
+) -> None:
+    """A portion is what the buffer does at once; of five it is two here."""
+    monkeypatch.setattr("proxy.buffer.sqlite.dead_letters.MAX_LETTERS", 2)
+    uuids = await die(stack, *(fresh() for _ in range(5)))
+    counted = await done(stack, "/dead/replay", all="true", dry_run="true", portion="true")
+    assert counted == {"count": 5, "up_to_id": 5, "replayed": 0}
+    replayed: list[dict[str, int]] = []
+    while not replayed or replayed[-1]["replayed"]:
+        replayed.append(await done(stack, "/dead/replay", all="true", up_to_id="5", portion="true"))
+    assert replayed == [{"up_to_id": 5, "replayed": number} for number in (2, 2, 1)] + [
+        {"up_to_id": 0, "replayed": 0}
+    ]
+    assert [arrival.event["uuid"] for arrival in await stack.arrived(5)] == uuids
+    assert (await stack.metrics())("dead_replayed_total") == 5
 
 
 async def test_only_what_fits_is_replayed(stack: Stack) -> None:
@@ -298,7 +316,9 @@ async def test_more_than_the_buffer_does_at_once_is_purged_whole(stack: Stack) -
     """The buffer gives up a thousand in a transaction."""
     for _ in range(11):
         await die(stack, *(fresh() for _ in range(100)))
-    assert (await done(stack, "/dead/purge", key=KEY))["purged"] == 1_100
+    assert (await done(stack, "/dead/purge", key=KEY, portion="true")) == {"up_to_id": 1_100, "purged": 1_000}
+    await die(stack, *(fresh() for _ in range(100)))
+    assert (await done(stack, "/dead/purge", key=KEY))["purged"] == 200
     assert (await stack.ledger())["dead"] == 0
 
 

@@ -15,8 +15,10 @@ from proxy.buffer import Buffer, BufferUnavailable, Erased, Lease, Settlement, T
 from proxy.buffer.sqlite import SqliteBuffer
 from proxy.front.ingest import Ingest, Sender
 from proxy.metrics import Metrics
-from proxy.ops import Bookkeeper, Health, make_app
+from proxy.ops import Bookkeeper, Health, Status, make_app
+from proxy.ops.reloads import Reloads
 from proxy.sandbox import Fault, What
+from proxy.settings import Settings
 from proxy.wire.limits import PublicKey
 from tests.ops.operator import ask, books, die, done, fresh, outage, recovery, told
 from tests.sandbox.bodies import OTHER_VISITOR, SESSION, VISITOR, client, server
@@ -184,14 +186,9 @@ async def operations(folder: Path, lease_s: float) -> AsyncIterator[Operations]:
     terms = Terms(linger_s=0.0, lease_s=60.0)
     buffer = await SqliteBuffer.opened(folder / "buffer.db", terms, sync_every_commit=False)
     metrics = Metrics()
-    app = make_app(
-        buffer,
-        Bookkeeper(buffer, metrics, retention_s=60.0),
-        metrics,
-        Health(started=True),
-        OPS_TOKEN,
-        lease_s=lease_s,
-    )
+    books, health = Bookkeeper(buffer, metrics, retention_s=60.0), Health(started=True)
+    status = Status(buffer, books, metrics, health, Reloads(), Settings(), started_at_ms=0)
+    app = make_app(buffer, books, metrics, health, OPS_TOKEN, status=status, lease_s=lease_s)
     async with TestClient(TestServer(app)) as http:
         yield Operations(buffer, http)
     await buffer.close()

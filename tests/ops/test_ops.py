@@ -1,9 +1,11 @@
 """The operations listener: probes, metrics, the books, and who may see them."""
 
 import asyncio
+import gzip
 import itertools
 import json
 import platform
+import time
 from base64 import b64encode
 from pathlib import Path
 from random import Random
@@ -47,6 +49,16 @@ NAMES = [
     "http_requests_total",
     "http_request_seconds",
     "append_seconds",
+    "config_last_reload_successful",
+    "config_last_reload_success_timestamp_seconds",
+    "last_accepted_timestamp_seconds",
+    "last_delivered_timestamp_seconds",
+    "gate_requests_total",
+    "gate_limit_requests_per_second",
+    "held_events",
+    "buffer_up",
+    "buffer_used_ratio",
+    "buffer_info",
     "build_info",
 ]
 
@@ -111,7 +123,7 @@ async def test_every_metric_has_our_prefix_a_help_and_a_unit_of_its_own(stack: S
     families = (await stack.metrics()).families
     assert families
     for family in families:
-        assert family.name.startswith("outlit_proxy_")
+        assert family.name.startswith(("outlit_proxy_", "process_"))
         assert family.documentation.endswith(".")
         assert not family.name.endswith(("_ms", "_milliseconds", "_kb")), "base units"
 
@@ -428,5 +440,86 @@ async def test_a_buffer_that_does_not_answer_is_told_in_json(
 
     with monkeypatch.context() as patched:
         patched.setattr(SqliteBuffer, "figures", away)
-        reply = await stack.get("/metrics")
+        reply = await stack.get("/ledger", Authorization=f"Bearer {OPS_TOKEN}")
     assert (reply.status, reply.json) == (503, {"error": "the file is away"})
+
+
+async def test_a_buffer_that_does_not_answer_takes_only_its_own_metrics_away(
+    monkeypatch: pytest.MonkeyPatch, stack: Stack
+) -> None:
+    """Of several replicas one that is cut off must not hold up old figures against what the others know."""
+
+    async def away(_self: SqliteBuffer, *, recount: bool = False) -> None:
+        raise BufferUnavailable("the file is away")
+
+    await stack.post(client())
+    await stack.arrived(1)
+    before = await stack.metrics()
+    assert before("buffer_up") == 1
+    of_the_buffer = {of.name for of in before.families if of.documentation.endswith("of the buffer.")}
+    with monkeypatch.context() as patched:
+        patched.setattr(SqliteBuffer, "figures", away)
+        meanwhile = await stack.metrics()
+    assert meanwhile("buffer_up") == 0
+    assert meanwhile("events_accepted_total") == 1
+    assert {of.name for of in before.families} - {of.name for of in meanwhile.families} == of_the_buffer
+    assert len(of_the_buffer) > 8
+    assert {of.name for of in (await stack.metrics()).families} >= of_the_buffer
+
+
+async def test_metrics_are_compressed_for_who_takes_that(stack: Stack) -> None:
+    plain = await stack.get("/metrics", **{"Accept-Encoding": "identity"})
+    assert "Content-Encoding" not in plain.headers
+    async with stack.http.get(
+        f"{stack.ops_url}/metrics", headers={"Accept-Encoding": "gzip"}, auto_decompress=False
+    ) as answer:
+        packed = await answer.read()
+    assert answer.headers["Content-Encoding"] == "gzip"
+    assert gzip.decompress(packed).count(b"# HELP") == plain.body.count(b"# HELP")
+    assert len(packed) < len(plain.body) / 4
+
+
+async def test_what_is_used_of_the_bounds_on_stored_bytes_is_shown(tmp_path: Path) -> None:
+    """Whichever is nearer: a key's own bound, or that of all."""
+    async with running_stack(
+        tmp_path, buffer={"max_bytes": 2_000_000, "max_bytes_per_key": 1_000_000}
+    ) as stack:
+        stack.fault(Fault(what=What.STATUS, status=503))
+        await stack.post(client())
+        seen = await stack.metrics()
+        assert seen("buffer_used_ratio") == pytest.approx(seen("buffer_bytes") / 1_000_000)
+        assert 0 < seen("buffer_used_ratio") < 1
+        assert seen("held_events", key="other") == 1
+        assert seen("gate_limit_requests_per_second", key="other") >= seen(
+            "gate_rate_requests_per_second", key="other"
+        )
+
+
+async def test_the_disk_of_the_file_is_shown(stack: Stack) -> None:
+    seen = await stack.metrics()
+    assert 0 < seen("buffer_disk_free_bytes") < seen("buffer_disk_bytes")
+    assert seen("buffer_info", engine="sqlite", durability="normal") == 1
+
+
+async def test_the_bounds_of_the_process_stand_beside_what_they_bound(tmp_path: Path) -> None:
+    async with running_stack(tmp_path, front={"max_connections": 77}, delivery={"in_flight": 7}) as stack:
+        await stack.post(client())
+        await stack.arrived(1)
+        seen = await stack.metrics()
+        assert seen("connections_limit") == 77
+        assert 0 < seen("connections") < 77
+        assert seen("upstream_in_flight_limit") == 7
+        assert seen("pending_body_limit_bytes") > 1_000_000
+
+
+async def test_the_last_event_in_and_out_is_told_by_its_moment(stack: Stack) -> None:
+    seen = await stack.metrics()
+    assert seen("last_accepted_timestamp_seconds") == seen("last_delivered_timestamp_seconds") == 0
+    before = time.time()
+    await stack.post(client())
+    await stack.arrived(1)
+    await until_settled(stack)
+    seen = await stack.metrics()
+    assert before <= seen("last_accepted_timestamp_seconds") <= seen("last_delivered_timestamp_seconds")
+    assert seen("last_delivered_timestamp_seconds") <= time.time()
+    assert seen("gate_requests_total", key="pk_test") == 1

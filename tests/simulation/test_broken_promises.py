@@ -127,7 +127,7 @@ def _users_are_spread_over_queues(patch: pytest.MonkeyPatch) -> None:
 
 def _an_append_ends_a_lease(patch: pytest.MonkeyPatch) -> None:
     def moved_due_ms(self: Queues, _tail: Tail, _held: int, now_ms: int) -> int:
-        return now_ms + self._linger_ms
+        return now_ms + self._store.terms.linger_ms
 
     patch.setattr(Queues, "_moved_due_ms", moved_due_ms)
 

@@ -307,7 +307,7 @@ class Line(Upstream):
         timeout_s: float,
     ) -> None:
         """`outside`: the loop in which the far end lives on when this process is dead."""
-        super().__init__("https://upstream.example.com", timeout_s=timeout_s, connections=1)
+        super().__init__("https://upstream.example.com", timeout_s=timeout_s)
         self._patience_s = timeout_s
         self._far = far
         self._outside = outside
