@@ -1,25 +1,91 @@
 """The command line: ``outlit-proxy``, and ``python -m proxy``."""
 
+from collections.abc import Iterator, MutableMapping
+from importlib import import_module
+
 import click
 
 from proxy import __version__
-from proxy.cli.bench import bench
-from proxy.cli.config import config
-from proxy.cli.dead import dead
-from proxy.cli.demo import demo
-from proxy.cli.erase import erase
-from proxy.cli.healthcheck import healthcheck
-from proxy.cli.keys import keys
-from proxy.cli.run import run
-from proxy.cli.sandbox import sandbox
-from proxy.cli.send import send
+
+_LIBRARIES = ("aiohttp", "click", "hiredis", "msgspec", "orjson", "prometheus-client", "pydantic", "redis")
+
+_NAMES = (
+    "run",
+    "check",
+    "demo",
+    "sandbox",
+    "healthcheck",
+    "config",
+    "send",
+    "status",
+    "top",
+    "tap",
+    "dead",
+    "keys",
+    "erase",
+    "drain",
+    "bench",
+    "completion",
+)
+"""The commands; each is what its module is called."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="outlit-proxy")
+class _Commands(MutableMapping[str, click.Command]):
+    """Each is imported when it is first asked for: a health check must not cost what all of them do."""
+
+    def __init__(self) -> None:
+        self._commands: dict[str, click.Command | None] = dict.fromkeys(_NAMES)
+
+    def __getitem__(self, name: str) -> click.Command:
+        command = self._commands[name]
+        if command is None:
+            command = self._commands[name] = getattr(import_module(f"proxy.cli.{name}"), name)
+        return command
+
+    def __setitem__(self, name: str, command: click.Command) -> None:
+        self._commands[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._commands[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._commands)
+
+    def __len__(self) -> int:
+        return len(self._commands)
+
+
+def _show_version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:  # noqa: FBT001  # click's callback
+    if not wanted or context.resilient_parsing:
+        return
+    import platform
+    from importlib.metadata import version
+
+    import apsw
+
+    click.echo(f"outlit-proxy {__version__}")
+    click.echo(f"Python {platform.python_version()}, SQLite {apsw.sqlite_lib_version()}")
+    click.echo(", ".join(f"{library} {version(library)}" for library in _LIBRARIES))
+    context.exit()
+
+
+@click.group(commands=_Commands(), context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_version,
+    help="Show the versions of it, of Python, SQLite and the main libraries.",
+)
 def main() -> None:
-    """A first-party ingest proxy for Outlit."""
+    """A first-party ingest proxy for Outlit: keeps events, and delivers them in order within its limits.
 
+    \b
+    outlit-proxy demo                  see it work, with nothing configured
+    outlit-proxy run                   accept, keep and deliver events
+    outlit-proxy status                what a running one holds, and what is wrong with it
+    outlit-proxy dead list --help      each command shows examples
 
-for _command in (run, demo, sandbox, healthcheck, config, send, keys, dead, erase, bench):
-    main.add_command(_command)
+    Exit codes: 0 done, 1 failed while running (or the answer is no), 2 used wrongly, 78 wrong settings.
+    """  # noqa: D301  # click's mark for "as it stands"

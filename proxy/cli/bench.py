@@ -42,7 +42,12 @@ _DUE = (1, 1_000, 100_000)
 
 @click.group()
 def bench() -> None:
-    """Measure what the proxy costs here."""
+    """Measure what the proxy costs here.
+
+    \b
+    outlit-proxy bench buffer
+    outlit-proxy bench budget --only alone
+    """  # noqa: D301  # click's mark for "as it stands"
 
 
 @bench.command()

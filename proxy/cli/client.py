@@ -3,7 +3,7 @@
 import http.client
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -60,6 +60,25 @@ def ask(
     except urllib.error.HTTPError as error:
         with error:
             return Answer(error.code, error.read())
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise Failed(f"{url.partition('?')[0]}: {_described(error)}") from None
+
+
+def lines_of(url: str, *, headers: Mapping[str, str], timeout_s: float) -> Iterator[bytes | Answer]:
+    """The lines of an answer that goes on for long, each as it comes; any other status is one whole Answer.
+
+    Ends with the stream. Raises Failed where nobody answers, where it breaks off, and where nothing comes for
+    `timeout_s`.
+    """
+    try:
+        request = urllib.request.Request(  # noqa: S310  # to wherever the operator says
+            url, headers={"User-Agent": _USER_AGENT, **headers}
+        )
+        with _OPENER.open(request, timeout=timeout_s) as answer:
+            yield from answer
+    except urllib.error.HTTPError as error:
+        with error:
+            yield Answer(error.code, error.read())
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise Failed(f"{url.partition('?')[0]}: {_described(error)}") from None
 

@@ -14,6 +14,7 @@ import click
 
 from proxy.cli.client import Failed, printable
 from proxy.cli.operations import Operations, operations_options
+from proxy.cli.progress import interruptible, progress
 from proxy.cli.terminal import as_json, counted, sure, table
 from proxy.ledger import Dead
 from proxy.settings.values import parse_duration
@@ -24,9 +25,14 @@ _PAGE = 100
 _FOR_THEIR_OWNER = 0o600
 
 
-@click.group()
+@click.group(short_help="Dead letters: list, show, replay, export, purge.")
 def dead() -> None:
-    """Dead letters: accepted events that upstream refused."""
+    """Dead letters: accepted events that upstream refused.
+
+    \b
+    outlit-proxy dead list --since 2h
+    outlit-proxy dead replay --reason forbidden
+    """  # noqa: D301  # click's mark for "as it stands"
 
 
 def _moment(_context: click.Context, parameter: click.Parameter, text: str | None) -> str | None:
@@ -130,15 +136,26 @@ def show(*, operations: Operations, number: int, in_json: bool) -> None:
 def export(*, operations: Operations, which: Mapping[str, object], output: Path | None) -> None:
     """Write all of them, the newest first, with all that `show` shows: a line of JSON each.
 
+    Ctrl-C ends it behind a whole line.
+
     \b
     outlit-proxy dead export --key pk_abc --output dead.ndjson
     """  # noqa: D301  # click's mark, as above
-    letters = 0
-    with _opened(output) as file:
-        for letter in _pages(operations, which):
-            file.write(as_json(letter) + "\n")
-            letters += 1
-    click.echo(f"{counted(letters, 'dead letter')} written", err=True)
+    written, pages = 0, _pages(operations, which)
+    with _opened(output) as file, interruptible() as interrupted:
+        first = next(pages)
+        page: dict[str, Any] | None = first
+        total: int = first["count"]
+        # What is written to a terminal is its own progress.
+        with progress(total, "exporting", hidden=file.isatty()) as more_done:
+            while page is not None:
+                file.writelines(as_json(letter) + "\n" for letter in page["dead"])
+                written += len(page["dead"])
+                more_done(len(page["dead"]))
+                page = None if interrupted() else next(pages, None)
+    if interrupted() and written < total:
+        raise Failed(f"interrupted; wrote {written:,} of {total:,}")
+    click.echo(f"{counted(written, 'dead letter')} written", err=True)
 
 
 def _changing(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -162,6 +179,8 @@ def _changing(command: Callable[..., Any]) -> Callable[..., Any]:
 def replay(*, operations: Operations, **given: Any) -> None:
     """Put dead letters back at the tails of their queues, in the order in which they had been accepted.
 
+    Done in portions: after Ctrl-C it says how many were replayed, and asking again does the rest.
+
     \b
     outlit-proxy dead replay --since 2h --dry-run
     """  # noqa: D301  # click's mark, as above
@@ -172,6 +191,8 @@ def replay(*, operations: Operations, **given: Any) -> None:
 @_changing
 def purge(*, operations: Operations, **given: Any) -> None:
     """Give dead letters up for good.
+
+    Done in portions: after Ctrl-C it says how many were purged.
 
     \b
     outlit-proxy dead purge --until 30d
@@ -199,7 +220,8 @@ def _change(
     answer = operations.post(f"/dead/{verb}", {**asked, "dry_run": True})
     if answer["count"] and not dry_run:
         sure(f"{verb.capitalize()} {counted(answer['count'], 'dead letter')}?", yes=yes)
-        answer = operations.post(f"/dead/{verb}", {**asked, "up_to_id": answer["up_to_id"]})
+        asked["up_to_id"] = answer["up_to_id"]
+        answer[done] = _in_portions(operations, verb, done, asked, answer["count"], quiet=in_json)
     if in_json:
         click.echo(as_json(answer))
     elif dry_run:
@@ -208,11 +230,38 @@ def _change(
         click.echo(f"{counted(answer[done], 'dead letter')} {done}")
 
 
+def _in_portions(
+    operations: Operations, verb: str, done: str, asked: Mapping[str, object], count: int, *, quiet: bool
+) -> int:
+    """Do it a portion after the other, and say how many were done; also where that ends too soon."""
+    so_far = 0
+    with interruptible() as interrupted, progress(count, done, hidden=quiet) as more_done:
+        while so_far < count and not interrupted():
+            try:
+                part = operations.post(f"/dead/{verb}", {**asked, "portion": True})[done]
+            except Failed as error:
+                if not so_far:
+                    raise
+                raise Failed(f"{error.message}; {_of(so_far, count, done)}") from None
+            if not part:  # somebody else was faster
+                break
+            so_far += part
+            more_done(part)
+    if interrupted() and so_far < count:
+        raise Failed(f"interrupted; {_of(so_far, count, done)}")
+    return so_far
+
+
+def _of(so_far: int, count: int, done: str) -> str:
+    return f"{done} {so_far:,} of {count:,}: ask again for the rest"
+
+
 def _pages(operations: Operations, which: Mapping[str, object]) -> Iterator[dict[str, Any]]:
+    """All pages; the first one also has their `count`."""
     before: int | None = None
     while True:
         page = operations.get("/dead", {**which, "full": True, "limit": _PAGE, "before": before})
-        yield from page["dead"]
+        yield page
         before = page["before"]
         if before is None:
             return

@@ -60,7 +60,7 @@ def _buffer_url(_context: click.Context, parameter: click.Parameter, text: str |
         raise click.BadParameter(str(error), param=parameter) from None
 
 
-@click.command()
+@click.command(short_help="See it work, with nothing configured.")
 @click.option(
     "--seconds",
     type=click.FloatRange(1, 600),

@@ -7,7 +7,7 @@ from proxy.cli.operations import Operations, operations_options
 from proxy.cli.terminal import as_json, counted, sure
 
 
-@click.command()
+@click.command(short_help="Take a person out of the buffer, for good.")
 @click.option("--visitor", metavar="UUID", help="Everything of this visitor.")
 @click.option("--email", metavar="ADDRESS", help="Every event that names this address, in any case.")
 @click.option("--user-id", metavar="ID", help="Every event that names this user.")

@@ -1,6 +1,6 @@
 """``outlit-proxy keys``: how each public key fares, and the operator's levers on it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -11,16 +11,21 @@ from proxy.cli.client import printable
 from proxy.cli.operations import Operations, operations_options
 from proxy.cli.terminal import as_json, counted, lasting, sure, table
 from proxy.ledger import Pause
-from proxy.ops.pauses import WHAT_TO_DO
+from proxy.ops.pauses import WORDS
 
 _FORBIDDEN = "Outlit answers 403 to requests of {}; enable that domain at Outlit, then `keys retry`"
 
 _json_option = click.option("--json", "in_json", is_flag=True, help="One JSON object, for a script.")
 
 
-@click.group()
+@click.group(short_help="Public keys: list, pause, resume, retry.")
 def keys() -> None:
-    """Public keys: what each holds and how it fares; pause, resume or retry one."""
+    """Public keys: what each holds and how it fares; pause, resume or retry one.
+
+    \b
+    outlit-proxy keys list
+    outlit-proxy keys pause pk_abc
+    """  # noqa: D301  # click's mark for "as it stands"
 
 
 @keys.command(name="list")
@@ -38,7 +43,7 @@ def list_(*, operations: Operations, key: str | None, in_json: bool) -> None:
     if in_json:
         click.echo(as_json(page))
         return
-    for line in _table(page["keys"]):
+    for line in key_lines(page["keys"]):
         click.echo(line)
     click.echo(counted(len(page["keys"]), "key"))
     for shown in page["keys"]:
@@ -121,7 +126,7 @@ def _to_go(shown: dict[str, Any]) -> str:
     return f"; {counted(held, 'event')} held, {lasting(shown['time_to_drain_s'])} to drain" if held else ""
 
 
-def _table(shown: Sequence[dict[str, Any]]) -> list[str]:
+def key_lines(shown: Sequence[Mapping[str, Any]]) -> list[str]:
     """A line a key: whether it sends, what it holds, how long that has waited and will take."""
     names = ("key", "state", "held", "queues", "oldest", "to drain", "rate/s", "dead", "ambiguous")
     return table(
@@ -143,7 +148,7 @@ def _table(shown: Sequence[dict[str, Any]]) -> list[str]:
     )
 
 
-def _state(key: dict[str, Any]) -> str:
+def _state(key: Mapping[str, Any]) -> str:
     if key["paused"] is None:
         return "sends" if key["confirmed"] else "unconfirmed"
     if key["by_operator"]:
@@ -161,7 +166,7 @@ def _age(moment: str | None) -> str:
 
 def _remarks(key: dict[str, Any]) -> list[str]:
     """What is wrong with a key, and what to do about it."""
-    remarks = [] if key["paused"] is None else [f"{key['paused']}: {WHAT_TO_DO[Pause(key['paused'])]}"]
+    remarks = [] if key["paused"] is None else [f"{key['paused']}: {WORDS[Pause(key['paused'])]}"]
     if origins := key["forbidden_origins"]:
         named = ", ".join(printable(origin) or "clients without an Origin" for origin in origins)
         remarks.append(f"forbidden: {_FORBIDDEN.format(named)}")

@@ -23,6 +23,16 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return _with_settings(command, _FLAGGED)
 
 
+def reloadable_settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, and as `read_again` what reads the same sources anew; it raises SettingsError."""
+    return _with_settings(command, _FLAGGED, reads_again=True)
+
+
+def settings_or_errors(command: Callable[..., Any]) -> Callable[..., Any]:
+    """As `settings_options`; but where settings are wrong the command runs, and gets the SettingsError."""
+    return _with_settings(command, _FLAGGED, takes_errors=True)
+
+
 def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """The same with `--config` alone: for a command that looks at a few settings of a proxy that runs."""
     return _with_settings(command, ())
@@ -35,18 +45,28 @@ def buffer_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _with_settings(
-    command: Callable[..., Any], flagged: Sequence[Setting], short: Mapping[str, str] = MappingProxyType({})
+    command: Callable[..., Any],
+    flagged: Sequence[Setting],
+    short: Mapping[str, str] = MappingProxyType({}),
+    *,
+    reads_again: bool = False,
+    takes_errors: bool = False,
 ) -> Callable[..., Any]:
     @functools.wraps(command)
     def with_settings(*args: Any, config: Path | None, **given: Any) -> Any:
         texts = {setting.name: given.pop(_parameter(setting)) for setting in flagged}
         flags = {name: text for name, text in texts.items() if text is not None}
+        read = functools.partial(load, config, dict(os.environ), flags)
         try:
-            settings = load(config, os.environ, flags)
+            settings = read()
         except SettingsError as error:
+            if takes_errors:
+                return command(*args, settings=error, **given)
             for line in error.lines:
                 click.echo(f"configuration: {line}", err=True)
             sys.exit(os.EX_CONFIG)
+        if reads_again:
+            given["read_again"] = read
         return command(*args, settings=settings, **given)
 
     # click shows the option that was added last first.

@@ -38,7 +38,7 @@ def _script(_context: click.Context, parameter: click.Parameter, file: Path | No
         raise click.BadParameter(f"{file}: {error}", param=parameter) from None
 
 
-@click.command()
+@click.command(short_help="Stand in for Outlit's Ingest API.")
 @click.option("--listen", default="127.0.0.1:9300", show_default=True, metavar="HOST:PORT")
 @click.option(
     "--window",

@@ -71,7 +71,7 @@ class Look:
         return printable(said)
 
 
-@click.command()
+@click.command(short_help="Post one marked event and follow it.")
 @click.option("--key", required=True, metavar="PK", help="The public key to send it under.")
 @click.option("--url", metavar="URL", help="Where the event goes, as a client's apiHost; else front.listen.")
 @click.option(

@@ -1,6 +1,7 @@
 """What commands say and ask on a terminal."""
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -32,6 +33,19 @@ def lasting(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:,.0f} {unit}"
     return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.1f} s"
+
+
+def sized(bytes_: float) -> str:
+    """A number of bytes in its largest fitting unit: "800 B", "1.2 MB", "4 GB"."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if bytes_ >= size:
+            return f"{bytes_ / size:.3g} {unit}"
+    return f"{bytes_:.0f} B"
+
+
+def drawable() -> bool:
+    """Whether stdout is a terminal on which things can be drawn, not only written."""
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -1,14 +1,18 @@
 """``outlit-proxy dead``: counts first, asks, and does no more than it said."""
 
 import json
+import os
 import re
+import signal
 import stat
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from proxy.ledger import Dead
+from tests.cli.answering import answering
 from tests.cli.operator import Operator, fresh
 from tests.programs import wait_for
 from tests.sandbox.bodies import OTHER_VISITOR, VISITOR
@@ -209,6 +213,93 @@ def test_what_dies_while_it_is_thought_over_is_left_alone(operator: Operator, ke
     assert shown.endswith("1 dead letter purged\n")
     page = operator.told("dead", "list", "--key", key)
     assert [letter["uuid"] for letter in page["dead"]] == [later["uuid"]]
+
+
+# -- long work ---------------------------------------------------------------------------------------------
+
+
+def test_progress_is_shown_on_a_terminal_and_nowhere_else(
+    operator: Operator, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    operator.die(key, fresh(), fresh(), fresh())
+    bar = re.compile(r"\[#+\]  (\d+)/(\d+)")
+    export = ["dead", "export", "--key", key]
+    _, shown = operator.on_a_terminal([*export, "--output", str(tmp_path / "a")], "")
+    assert "exporting" in shown
+    assert bar.findall(shown)[-1] == ("3", "3")
+    for plain in ([*export], ["dead", "replay", "--key", key, "--yes", "--json"]):
+        code, shown = operator.on_a_terminal(plain, "")
+        assert (code, bar.search(shown)) == (0, None)
+    operator.die(key, fresh(), fresh())
+    _, shown = operator.on_a_terminal(["dead", "replay", "--key", key, "--yes"], "")
+    assert bar.findall(shown)[-1] == ("2", "2")
+    assert shown.endswith("2 dead letters replayed\n")
+    operator.die(key, fresh())
+    monkeypatch.setenv("NO_COLOR", "1")
+    code, shown = operator.on_a_terminal(["dead", "purge", "--key", key, "--yes"], "")
+    assert (code, shown) == (0, "1 dead letter purged\n")
+
+
+def portions(verb: str, *then: Callable[[], bytes]) -> Callable[[], bytes]:
+    """A proxy with 3,000 dead letters: it counts them, does a thousand, and then something else."""
+    answers = iter(
+        [
+            lambda: json.dumps({"count": 3000, "up_to_id": 3000, verb: 0}).encode(),
+            lambda: json.dumps({"up_to_id": 3000, verb: 1000}).encode(),
+            *then,
+        ]
+    )
+
+    def next_answer() -> bytes:
+        return next(answers)()
+
+    return next_answer
+
+
+@pytest.mark.parametrize(("verb", "word"), [("replay", "replayed"), ("purge", "purged")])
+def test_an_interrupt_waits_for_the_portion_and_says_how_many_were_done(
+    operator: Operator, verb: str, word: str
+) -> None:
+    def interrupted() -> bytes:
+        os.kill(os.getpid(), signal.SIGINT)
+        return json.dumps({"up_to_id": 3000, word: 1000}).encode()
+
+    with answering(200, {}, portions(word, interrupted)) as (url, asked):
+        result = operator.run("dead", verb, "--all", "--yes", "--ops-url", url)
+    assert (result.exit_code, result.stdout, len(asked)) == (1, "", 3)
+    assert result.stderr == f"main dead {verb}: interrupted; {word} 2,000 of 3,000: ask again for the rest\n"
+
+
+def test_a_portion_that_fails_says_how_many_were_done_before(operator: Operator) -> None:
+    with answering(200, {}, portions("replayed", lambda: b"<html>")) as (url, _):
+        result = operator.run("dead", "replay", "--all", "--yes", "--ops-url", url)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.endswith("; replayed 1,000 of 3,000: ask again for the rest\n")
+
+
+def test_where_others_were_faster_it_says_what_was_left_to_do(operator: Operator) -> None:
+    with answering(200, {}, portions("purged", lambda: b'{"up_to_id": 3000, "purged": 0}')) as (url, _):
+        result = operator.run("dead", "purge", "--all", "--yes", "--ops-url", url)
+    assert (result.exit_code, result.stdout) == (0, "1,000 dead letters purged\n")
+
+
+def test_an_export_that_is_interrupted_ends_with_a_whole_line(
+    operator: Operator, key: str, tmp_path: Path
+) -> None:
+    operator.die(key, fresh())
+    [line] = operator.run("dead", "export", "--key", key).stdout.splitlines()
+    page = {"count": 300, "dead": [json.loads(line)] * 100, "before": 7}
+
+    def interrupted() -> bytes:
+        os.kill(os.getpid(), signal.SIGINT)
+        return json.dumps(page).encode()
+
+    file = tmp_path / "dead.ndjson"
+    with answering(200, {}, interrupted) as (url, _):
+        result = operator.run("dead", "export", "--output", str(file), "--ops-url", url)
+    assert (result.exit_code, result.stderr) == (1, "main dead export: interrupted; wrote 100 of 300\n")
+    assert file.read_text() == f"{line}\n" * 100
 
 
 @pytest.mark.parametrize("verb", ["replay", "purge"])

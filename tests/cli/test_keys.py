@@ -8,7 +8,7 @@ import pytest
 
 from proxy.cli.terminal import lasting
 from proxy.ledger import Pause
-from proxy.ops.pauses import WHAT_TO_DO
+from proxy.ops.pauses import WORDS
 from tests.cli.operator import Operator, fresh
 from tests.programs import wait_for
 from tests.sandbox.bodies import OTHER_VISITOR
@@ -98,7 +98,7 @@ def test_the_origins_that_outlit_forbids_are_named(operator: Operator, key: str)
 
 @pytest.mark.parametrize("reason", Pause)
 def test_each_reason_of_a_pause_says_what_to_do(reason: Pause) -> None:
-    assert WHAT_TO_DO[reason]
+    assert WORDS[reason].what_to_do
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_paused_key_keeps_what_it_accepts_until_it_is_resumed(operator: Operat
     second = operator.post(key, fresh())
     listed = operator.run("keys", "list", "--key", key).stdout
     assert f"{key}  paused  1  " in re.sub(" +", "  ", listed)
-    assert f"\n{key}: operator: nothing is sent until `keys resume`; posts are still accepted\n" in listed
+    assert f"\n{key}: operator: an operator has paused it. Nothing is sent until `outlit-" in listed
     assert taken(operator, key) == first
     result = operator.run("keys", "resume", key)
     assert result.exit_code == 0

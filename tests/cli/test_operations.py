@@ -1,16 +1,13 @@
 """How commands find the proxy that runs, and what they say where that goes wrong: one line, and no secret."""
 
-import http.server
 import json
 import os
 import subprocess
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.cli.answering import answering
 from tests.cli.operator import Operator
 from tests.programs import OPS_TOKEN, OUTLIT_PROXY, free_port
 
@@ -26,6 +23,7 @@ COMMANDS = [
     ("keys", "retry", "pk_a"),
     ("erase", "--email", "ann@acme.example", "--yes"),
     ("send", "--key", "pk_a"),
+    ("tap",),
 ]
 
 
@@ -96,33 +94,6 @@ def test_no_secret_has_a_flag(operator: Operator, command: tuple[str, ...]) -> N
     result = operator.run(*command, "--ops-token", "a-secret")
     assert result.exit_code == 2
     assert "No such option" in result.stderr
-
-
-@contextmanager
-def answering(status: int, headers: dict[str, str], body: bytes) -> Iterator[tuple[str, list[str]]]:
-    """A server of another kind: gives its URL and what it was asked with."""
-    seen: list[str] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            seen.append(self.headers.get("Authorization", ""))
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
-        serving = threading.Thread(target=server.serve_forever)
-        serving.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", seen
-        finally:
-            server.shutdown()
-            serving.join()
 
 
 def test_the_token_follows_no_redirect(operator: Operator) -> None:
