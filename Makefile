@@ -12,9 +12,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 BROWSER := tests/e2e/browser
 # What the tests drive besides Python; command:package where Debian's package has another name.
-PROGRAMS := chromium redis-server strace node:nodejs npm
-# These start the program itself and mostly wait: after all others, two files at a time.
-SLOW := $(wildcard tests/faults tests/e2e)
+PROGRAMS := chromium nginx node:nodejs npm prometheus redis-server strace systemd-analyze:systemd
+# What the long ones need besides: an image is built without a container engine.
+LONG_PROGRAMS := buildah debootstrap
+# One more than there are cores: many tests wait for something.
+WORKERS := $(shell echo $$(($$(nproc) + 1)))
+# These start programs and mostly wait; each file starts its own once, and so stays on one worker. After all others.
+SLOW := $(wildcard tests/faults tests/e2e tests/deploy tests/docs)
 
 .PHONY: help
 help: ## this list
@@ -30,11 +34,12 @@ run: $(VENV)/run.stamp ## the proxy in the foreground (ARGS="--config FILE")
 
 .PHONY: test
 test: check programs $(BROWSER)/node_modules/.package-lock.json ## every check and every test but the long ones
-	$(BIN)/pytest -n auto $(SLOW:%=--ignore=%)
-	$(if $(SLOW),$(BIN)/pytest -n 2 --dist loadfile $(SLOW))
+	$(BIN)/pytest -n $(WORKERS) $(SLOW:%=--ignore=%)
+	$(if $(SLOW),$(BIN)/pytest -n $(WORKERS) --dist loadfile $(SLOW))
 
 .PHONY: test-long
 test-long: $(VENV)/dev.stamp programs $(BROWSER)/node_modules/.package-lock.json ## the tests that take an hour; new random examples
+	@.ci/need $(LONG_PROGRAMS)
 	$(BIN)/pytest -n auto --randomly $(SLOW:%=--ignore=%)
 	$(BIN)/pytest -m long
 	$(MAKE) simulate mutations
@@ -61,6 +66,12 @@ check: $(VENV)/dev.stamp ## lint, format, types, and who imports whom
 bench: $(VENV)/dev.stamp ## accepting, holding, delivering on both engines, as tables (ARGS="accept --rounds 9")
 	@$(BIN)/python -m tests.bench $(ARGS)
 
+.PHONY: reference
+reference: $(VENV)/dev.stamp ## write what is generated: config/, the table of metrics, the chart's schema
+	@$(BIN)/python -m proxy.settings.reference
+	@$(BIN)/python -m tests.docs.metrics_table
+	@$(BIN)/python -m tests.deploy.helm_chart
+
 .PHONY: lock
 lock: $(VENV)/dev.stamp ## write requirements/*.lock from pyproject.toml (ARGS=--upgrade for newer releases)
 	$(LOCK) pyproject.toml -o requirements/run.lock
@@ -70,7 +81,8 @@ LOCK = $(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-a
 
 .PHONY: image
 image: ## the container image outlit-proxy:VERSION (ENGINE=podman, ENGINE=buildah)
-	$(ENGINE) build --build-arg VERSION=$(VERSION) -t outlit-proxy:$(VERSION) .
+	$(ENGINE) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) \
+		--build-arg CREATED=$$(date -u +%Y-%m-%dT%H:%M:%SZ) -t outlit-proxy:$(VERSION) .
 ENGINE ?= docker
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' proxy/__init__.py)
 

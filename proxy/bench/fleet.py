@@ -61,11 +61,7 @@ async def opened(
             rooms.push_async_callback(engine.buffer.close)
             buffers.append(engine.buffer)
             upstream = await rooms.enter_async_context(
-                Upstream(
-                    upstream_url,
-                    timeout_s=of_one.delivery.timeout_s,
-                    connections=of_one.delivery.in_flight,
-                )
+                Upstream(upstream_url, timeout_s=of_one.delivery.timeout_s)
             )
             flushers.append(
                 Flusher(

@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.mutations.catalogue import MUTATIONS, Mutation
 
 TREE = Path(__file__).parents[2]
-COPIED = ("proxy", "tests", "config", "pyproject.toml", "README.md")
+COPIED = ("proxy", "tests", "config", "deploy", "pyproject.toml", "README.md")
 TIMEOUT_S = 300.0
 
 

@@ -594,4 +594,40 @@ MUTATIONS = [
         "old = Which(died_before_ms=0)",
         ("tests/ops/test_bookkeeper.py",),
     ),
+    # -- reload and drain ------------------------------------------------------------------------------
+    Mutation(
+        "reload: what only a start reads is taken over",
+        "proxy/service/reload.py",
+        "if not setting.reloads:",
+        "if not setting.name:",
+        ("tests/service/test_reload.py",),
+    ),
+    Mutation(
+        "reload: a lease that became shorter is trusted as before",
+        "proxy/flusher/worker.py",
+        "min(lease_s, self._lease_s)",
+        "lease_s",
+        ("tests/flusher/test_drain.py",),
+    ),
+    Mutation(
+        "reload: a gate that is in use keeps its limit",
+        "proxy/buffer/sqlite/store.py",
+        "key.gate = None  # read again",
+        "pass  # read again",
+        ("tests/buffer/test_set_terms.py",),
+    ),
+    Mutation(
+        "drain: what cannot leave in time is waited for",
+        "proxy/flusher/prospects.py",
+        "max(of.gate.paused_for_s, self.waits_s(key)) <= within_s",
+        "within_s >= 0",
+        ("tests/flusher/test_drain.py",),
+    ),
+    Mutation(
+        "drain: what comes meanwhile lingers",
+        "proxy/flusher/worker.py",
+        "self._wake(key, 0.0 if self._draining else in_s)",
+        "self._wake(key, in_s)",
+        ("tests/flusher/test_drain.py",),
+    ),
 ]

@@ -1,0 +1,58 @@
+"""What the chart says once it is installed: the next command, and what is amiss."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from tests.deploy.helm_chart import LEAST, STATEFULSET, rendered
+
+
+def notes(values: Mapping[str, Any]) -> str:
+    return rendered(values)["NOTES.txt"]
+
+
+TOKEN = {"opsToken": {"existingSecret": "ops"}}
+INGRESS = {"ingress": {"enabled": True, "hosts": [{"host": "t.example.com"}], "tls": [{"secretName": "t"}]}}
+TRUSTED = {"config": {"front": {"trusted_proxies": ["10.0.0.0/8"]}}}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({**LEAST, **TOKEN}, "exec deployment/web-outlit-proxy -- outlit-proxy send --key pk_YOURS"),
+        ({**STATEFULSET, **TOKEN}, "exec pod/web-outlit-proxy-0 -- outlit-proxy send --key pk_YOURS"),
+        (LEAST, "exec deployment/web-outlit-proxy -- outlit-proxy healthcheck"),
+        (LEAST, "--set opsToken.existingSecret=web-outlit-proxy-ops"),
+        (LEAST, "kubectl -n analytics port-forward deployment/web-outlit-proxy 9090"),
+        (LEAST, "within the cluster: http://web-outlit-proxy.analytics\n"),
+        ({**LEAST, "service": {"port": 81}}, "within the cluster: http://web-outlit-proxy.analytics:81\n"),
+        ({**LEAST, **INGRESS}, "From outside: https://t.example.com"),
+        (
+            {**LEAST, **INGRESS},
+            "! config.front.trusted_proxies is not set. Every visitor will seem to come from",
+        ),
+        (
+            {**LEAST, "service": {"type": "LoadBalancer"}},
+            "! config.front.trusted_proxies is not set. If the load",
+        ),
+        (
+            {**STATEFULSET, "replicaCount": 3},
+            "! 3 pods with a buffer each: each may send 33.3 % of what Outlit",
+        ),
+        (
+            {**STATEFULSET, "persistence": {"enabled": False}, "config": {"delivery": {"on_exit": "drain"}}},
+            "! persistence.enabled is false: what a pod holds is gone with it.",
+        ),
+        ({**LEAST, "opsToken": {"value": "12345678"}}, "it in opsToken.existingSecret."),
+        ({"redis": {"url": "redis://r", "password": "p"}}, "it in redis.existingSecret."),
+        (LEAST, "Metrics are at web-outlit-proxy-ops:9090/metrics"),
+    ],
+)
+def test_the_notes_say(values, said):
+    assert said in notes(values)
+
+
+def test_the_notes_warn_of_nothing_where_nothing_is_wrong():
+    for values in (LEAST, STATEFULSET, {**LEAST, **INGRESS, **TRUSTED, **TOKEN}):
+        assert "!" not in notes(values)
