@@ -412,8 +412,14 @@ class Metrics:
             self.disk_bytes.set_function(lambda: _disk(folder)[1])
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
-        """All of it as text, in the format that an `Accept` header asks for, and its content type."""
-        encoder, content_type = choose_encoder(accept)
+        """All of it as text, in the format that an `Accept` header asks for, and its content type.
+
+        Where it asks for none that can be understood, in the plain one.
+        """
+        try:
+            encoder, content_type = choose_encoder(accept if accept.isascii() else "")
+        except TypeError:  # a version that is none, such as "abc"
+            encoder, content_type = choose_encoder("")
         return encoder(self.registry), content_type
 
     def _show_build(self) -> None:

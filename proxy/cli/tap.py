@@ -42,13 +42,18 @@ def tap(
 
     \b
     outlit-proxy tap
+    outlit-proxy tap --outcome deferred
     outlit-proxy tap --outcome rejected --outcome dead --key pk_abc
     outlit-proxy tap --every 100 --limit 20 --json | jq -r .type
     """  # noqa: D301  # click's mark for "as it stands"
     query = {"outcome": ",".join(outcomes) or None, "key": key, "every": every, "limit": limit}
     shown = not_shown = 0
+    why = "is the proxy being stopped?"
     try:
         for line in operations.stream("/tap", query):
+            if "ended" in line:
+                why = printable(str(line["ended"]))
+                break
             missed = line.get("not_shown")
             shown += missed is None
             not_shown += missed or 0
@@ -62,14 +67,14 @@ def tap(
         click.echo(f"{counted(shown, 'event')} shown, {not_shown:,} not shown", err=True)
         return
     if limit is None or shown < limit:
-        raise Failed(f"{operations.url} has ended it: is the proxy being stopped?")
+        raise Failed(f"{operations.url} has ended it: {why}")
 
 
 def _text(sample: dict[str, str | None]) -> str:
     reason = ", ".join(filter(None, (sample["reason"], sample["detail"])))
     what = " ".join(filter(None, (sample["type"], sample["event_name"])))
     said = (
-        f"{sample['at']}  {sample['outcome']:<9}  {sample['key']:<13}  {sample['uuid'] or '-':<36}"
+        f"{sample['at']}  {sample['outcome']:<9}  {sample['key']:<16}  {sample['uuid'] or '-':<36}"
         f"  {what or '-'}{f'  ({reason})' if reason else ''}"
     )
     return printable(said)

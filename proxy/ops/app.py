@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 
+import structlog
 from aiohttp import web
 from prometheus_client.exposition import gzip_accepted
 
@@ -31,6 +32,7 @@ _HEALTH = web.AppKey("health", Health)
 _STATUS = web.AppKey("status", Status)
 _ACCESS = web.AppKey("access", Access)
 _ERASURE = web.AppKey("erasure", Erasure)
+_TAPPING = web.AppKey("tapping", Tapping)
 
 _LEASE_S = Terms().lease_s
 
@@ -59,7 +61,7 @@ def make_app(  # noqa: PLR0913  # each is a room that the listener shows or stee
     guarded = app[_ACCESS].guarded
     draining = Draining(buffer, on_drain)
     fates, dead, keys = Fates(buffer), DeadLetters(buffer, metrics), Keys(buffer)
-    tapping = Tapping(taps or Taps())
+    app[_TAPPING] = tapping = Tapping(taps or Taps())
     app.on_shutdown.append(tapping.close)
     app.add_routes(
         [
@@ -81,7 +83,7 @@ def make_app(  # noqa: PLR0913  # each is a room that the listener shows or stee
             web.post("/keys/{key}/pause", guarded(keys.pause)),
             web.post("/keys/{key}/resume", guarded(keys.resume)),
             web.post("/keys/{key}/retry", guarded(keys.retry)),
-            web.get("/tap", guarded(tapping.stream)),
+            web.get("/tap", guarded(tapping.stream), allow_head=False),
             web.post("/drain", guarded(draining.begin)),
             web.delete("/drain", guarded(draining.end)),
             web.post("/erase", guarded(app[_ERASURE].erase)),
@@ -92,7 +94,9 @@ def make_app(  # noqa: PLR0913  # each is a room that the listener shows or stee
 
 def go_by(app: web.Application, token: str | None, *, lease_s: float) -> None:
     """Have an app of `make_app`'s go by these from now on."""
-    app[_ACCESS].token = token
+    if token != app[_ACCESS].token:
+        app[_ACCESS].token = token
+        app[_TAPPING].revoke()
     app[_ERASURE].lease_s = lease_s
 
 
@@ -133,7 +137,7 @@ async def _status(request: web.Request) -> web.Response:
 
 
 async def _ledger(request: web.Request) -> web.Response:
-    figures = await request.app[_BOOKS].show(recount=True)
+    figures = await request.app[_BOOKS].recount()
     total = sum((of.books for of in figures.values()), Books())
     return as_json({"keys": {key: asdict(of.books) for key, of in figures.items()}, "total": asdict(total)})
 
@@ -149,3 +153,13 @@ async def _errors_in_json(request: web.Request, handler: Handler) -> web.StreamR
     except web.HTTPException as error:
         allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
         return as_json({"error": error.reason.lower()}, status=error.status, headers=allow)
+    except Exception:
+        if request.writer.output_size:  # an answer is under way: aiohttp logs this, and cuts it off
+            raise
+        resource = request.match_info.route.resource
+        structlog.get_logger("ops").exception(
+            "a request could not be answered",
+            method=request.method,
+            path=resource.canonical if resource is not None else None,
+        )
+        return as_json({"error": "internal error; see the log"}, status=500)

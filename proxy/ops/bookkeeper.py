@@ -23,6 +23,10 @@ LOOK_S = 10.0
 RECOUNT_S = 120.0
 """Between two recounts, by whichever process of a fleet. One takes about a second for a million events."""
 
+_CHEAP_S = 0.1
+"""A look that takes longer (hundreds of thousands of queues) is used again for as long as it took, so that
+whoever asks without end keeps the machine busy half of the time at most."""
+
 PAUSES_TOLD = (Pause.KEY_REFUSED, Pause.UPSTREAM_FAILING, Pause.REFUSAL_STORM)
 """Pauses that are said in the log: 429s are a matter of seconds, and who paused a key knows it."""
 
@@ -49,6 +53,8 @@ class Bookkeeper:
         self.set_bounds(retention_s, max_bytes, max_bytes_per_key)
         self._now_ms = now_ms
         self._recounted_at = -inf
+        self._shown: asyncio.Task[Mapping[PublicKey, KeyFigures]] | None = None  # the newest look
+        self._good_until_s = -inf
         self._pauses: dict[PublicKey, Pause] = {}  # that were said in the log
         self._log = structlog.get_logger("books")
 
@@ -62,17 +68,60 @@ class Bookkeeper:
         """Look, and every now and then recount and clear up, until cancelled."""
         while True:
             try:
-                await self._look()
+                await self._look_around()
             except BufferUnavailable as error:
                 self._metrics.buffer_retries.inc()
                 self._log.warning("the books could not be looked at", error=str(error))
             await asyncio.sleep(LOOK_S)
 
-    async def show(self, *, recount: bool = False) -> Mapping[PublicKey, KeyFigures]:
+    async def show(self) -> Mapping[PublicKey, KeyFigures]:
         """Bring the buffer's figures to the metrics, and return them.
 
-        Raises BufferUnavailable: the metrics then say that the buffer is away, and nothing of it.
+        Those who ask at once share one look, and each may be cancelled without the others. Raises
+        BufferUnavailable: the metrics then say that the buffer is away, and nothing of it.
         """
+        shown = self._shown
+        if shown is None or (shown.done() and asyncio.get_running_loop().time() >= self._good_until_s):
+            shown = self._shown = asyncio.create_task(self._look(), name="look at the books")
+            shown.add_done_callback(_retrieve)
+        return await asyncio.shield(shown)
+
+    async def recount(self) -> Mapping[PublicKey, KeyFigures]:
+        """The same, with what is stored counted anew: seconds, where much is. Raises BufferUnavailable."""
+        return await self._bring(recount=True)
+
+    async def clear_up(self) -> None:
+        """Give up the dead letters that are older than they are kept."""
+        old = Which(died_before_ms=self._now_ms() - self._retention_ms)
+        given_up = 0
+        while purged := await self._buffer.purge(old):
+            given_up += purged
+            self._metrics.dropped[Dropped.DEAD_EXPIRED].inc(purged)
+        if given_up:
+            self._log.info("dead letters older than dead.retention were given up", events=given_up)
+
+    async def _look_around(self) -> None:
+        now = asyncio.get_running_loop().time()
+        recount = now - self._recounted_at >= RECOUNT_S
+        if recount:
+            self._recounted_at = now
+            recount = await self._buffer.may_recount(0.9 * RECOUNT_S)
+        if not recount:
+            await self.show()
+            return
+        await self.recount()
+        await self.clear_up()
+
+    async def _look(self) -> Mapping[PublicKey, KeyFigures]:
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        figures = await self._bring(recount=False)
+        took_s = loop.time() - began_s
+        if took_s > _CHEAP_S:
+            self._good_until_s = loop.time() + took_s
+        return figures
+
+    async def _bring(self, *, recount: bool) -> Mapping[PublicKey, KeyFigures]:
         try:
             figures = await self._buffer.figures(recount=recount)
         except BufferUnavailable:
@@ -97,26 +146,6 @@ class Bookkeeper:
         if recount and books.difference:
             self._log.error("the books do not balance: a defect", difference=books.difference)
         return figures
-
-    async def clear_up(self) -> None:
-        """Give up the dead letters that are older than they are kept."""
-        old = Which(died_before_ms=self._now_ms() - self._retention_ms)
-        given_up = 0
-        while purged := await self._buffer.purge(old):
-            given_up += purged
-            self._metrics.dropped[Dropped.DEAD_EXPIRED].inc(purged)
-        if given_up:
-            self._log.info("dead letters older than dead.retention were given up", events=given_up)
-
-    async def _look(self) -> None:
-        now = asyncio.get_running_loop().time()
-        recount = now - self._recounted_at >= RECOUNT_S
-        if recount:
-            self._recounted_at = now
-            recount = await self._buffer.may_recount(0.9 * RECOUNT_S)
-        await self.show(recount=recount)
-        if recount:
-            await self.clear_up()
 
     def _show_gates(self, figures: Mapping[PublicKey, KeyFigures]) -> None:
         """Under `other`: the slowest rate, every pause that one of them has, all their Origins and events."""
@@ -145,6 +174,12 @@ class Bookkeeper:
             if now in PAUSES_TOLD and now != before:
                 self._pauses[key] = now
                 self._log.warning(f"a key pauses: {WORDS[now]}", key=short_key(key), reason=now)
+
+
+def _retrieve(shown: asyncio.Task[Mapping[PublicKey, KeyFigures]]) -> None:
+    """Take note of what it raised: whoever asked may be gone."""
+    if not shown.cancelled():
+        shown.exception()
 
 
 def _pauses(views: Sequence[View]) -> set[Pause]:

@@ -92,6 +92,7 @@ class Status:
             tuple(reason for reason in Unsafe if value_of(self._metrics.buffer_unsafe[reason])),
             # What is wrong with settings may quote them.
             self._reloads if is_operator else replace(self._reloads, error=None),
+            wall_ms(),
         )
         administration = {"administration": has_token, "as_operator": is_operator}
         return as_json({**administration, **self._shown(seen, is_operator=is_operator)}, headers=NO_STORE)

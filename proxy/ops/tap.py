@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from socket import IPPROTO_TCP, TCP_USER_TIMEOUT
 
 import orjson
 import structlog
@@ -21,6 +22,11 @@ _SIGN_OF_LIFE_S = 10.0
 
 _SLOW_S = 10.0
 """A reader that takes nothing for so long is given up."""
+
+_GONE_MS = 30_000
+"""A reader whose machine confirms nothing for so long is given up: lines so few never make a write wait."""
+
+_REVOKED = b'{"ended":"ops.token was changed"}\n'
 
 
 class Tapping:
@@ -50,6 +56,12 @@ class Tapping:
         finally:
             self._taps.remove(tap)
 
+    def revoke(self) -> None:
+        """End those that are open, each with a last line that says why: their token is none any more."""
+        for tap in [*self._taps.open]:
+            self._taps.remove(tap)
+            tap.end()
+
     async def close(self, _app: web.Application) -> None:
         """End them all: whoever is still reading gets the end of the stream, whoever is not is cut off."""
         self._closing.set()
@@ -63,9 +75,11 @@ class Tapping:
             headers={"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"}
         )
         await response.prepare(request)
+        if request.transport is not None:
+            request.transport.get_extra_info("socket").setsockopt(IPPROTO_TCP, TCP_USER_TIMEOUT, _GONE_MS)
         loop = asyncio.get_running_loop()
         said_at, left = loop.time(), limit
-        while left != 0 and not self._closing.is_set() and _is_there(request):
+        while left != 0 and tap in self._taps.open and not self._closing.is_set() and _is_there(request):
             samples, left_out = await tap.take(_LOOK_S)
             lines = [_line(sample) for sample in samples[:left]]
             if left is not None:
@@ -75,7 +89,9 @@ class Tapping:
             if lines:
                 said_at = loop.time()
                 if not await self._written(request, response, lines):
-                    break
+                    return response
+        if tap not in self._taps.open:
+            await self._written(request, response, [_REVOKED])
         return response
 
     async def _written(

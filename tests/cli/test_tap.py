@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from proxy.log import short_key
+from tests.cli.answering import answering
 from tests.cli.operator import Operator, fresh
 from tests.programs import OUTLIT_PROXY, http, wait_for
 from tests.sandbox.bodies import client
@@ -80,7 +82,7 @@ def test_an_event_is_seen_from_its_arrival_to_its_delivery(
         == {
             "reason": None,
             "detail": None,
-            "key": f"{key[:11]}…",
+            "key": short_key(key),
             "type": "custom",
             "event_name": "signed_up",
             "uuid": event["uuid"],
@@ -127,7 +129,7 @@ def test_people_see_a_line_of_what_they_want_and_nothing_of_what_an_event_holds(
         http(f"{operator.proxy.url}/api/i/v1/{key}/events", client(fresh("custom", eventName=...)))
         assert tap.process.wait(30) == 0
         first, second = tap.lines
-    assert f"  dead       {key[:11]}…  " in first
+    assert f"  dead       {short_key(key)}  " in first
     assert f"{uuid}  custom \\x1b[2J  (refused)" in first
     assert second.endswith("  -  (invalid, eventName)")
     assert not [secret for secret in SECRETS if secret in first + second]
@@ -155,6 +157,14 @@ def test_wrong_usage_is_exit_code_2(operator: Operator, arguments: tuple[str, ..
     result = operator.run("tap", *arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert error in result.stderr
+
+
+def test_a_proxy_that_takes_the_token_no_more_ends_it_and_the_reason_is_told(operator: Operator) -> None:
+    lines = b'{"not_shown":0}\n{"ended":"ops.token was changed"}\n'
+    with answering(200, {}, lines) as (url, _):
+        result = operator.run("tap", "--ops-url", url)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.endswith(f": {url} has ended it: ops.token was changed\n")
 
 
 def test_a_proxy_that_stops_ends_it_with_exit_code_1_and_is_not_delayed(

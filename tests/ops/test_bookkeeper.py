@@ -1,8 +1,10 @@
 """The bookkeeper: what it shows of the buffer, what it says of pauses, and which dead letters it lets go."""
 
 import asyncio
+import threading
 from array import array
 from collections.abc import AsyncIterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
 
@@ -40,9 +42,12 @@ class Told(BufferAround):
         self.figures_now: Mapping[PublicKey, KeyFigures] = {}
         self.failures = 0
         self.looks: list[bool] = []
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def figures(self, *, recount: bool = False) -> Mapping[PublicKey, KeyFigures]:
         self.looks.append(recount)
+        await self.answers.wait()
         if self.failures:
             self.failures -= 1
             raise BufferUnavailable("away")
@@ -301,6 +306,80 @@ async def test_more_than_one_call_may_purge_is_given_up_in_one_go(
     assert await store.count_dead() == 0
     assert shown(metrics, "events_dropped_total", reason="dead_expired") == 1_100
     assert [line["events"] for line in logs] == [1_100]
+
+
+# -- looks that are shared -----------------------------------------------------------------------------
+
+
+async def asking(told: Told, books: Bookkeeper, callers: int) -> list[asyncio.Task[object]]:
+    """Those who ask while a look is under way."""
+    told.answers.clear()
+    tasks: list[asyncio.Task[object]] = [asyncio.create_task(books.show()) for _ in range(callers)]
+    async with asyncio.timeout(5):
+        while not told.looks:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    return tasks
+
+
+async def test_those_who_ask_at_once_share_one_look_and_the_next_gets_a_new_one(
+    told: Told, books: Bookkeeper
+) -> None:
+    told.figures_now = {KEY: figures(held=1)}
+    tasks = await asking(told, books, 24)
+    told.answers.set()
+    assert await asyncio.gather(*tasks) == [{KEY: figures(held=1)}] * 24
+    assert len(told.looks) == 1
+    told.figures_now = {KEY: figures(held=2)}
+    assert await books.show() == {KEY: figures(held=2)}
+
+
+async def test_whoever_goes_away_takes_the_look_from_nobody_else(told: Told, books: Bookkeeper) -> None:
+    first, second = await asking(told, books, 2)
+    first.cancel()
+    await asyncio.wait([first])
+    told.answers.set()
+    assert (await second, first.cancelled(), len(told.looks)) == ({}, True, 1)
+
+
+async def test_all_who_share_a_look_are_told_that_it_failed_and_the_next_one_is_new(
+    told: Told, books: Bookkeeper
+) -> None:
+    told.failures = 1
+    tasks = await asking(told, books, 3)
+    told.answers.set()
+    assert [str(error) for error in await asyncio.gather(*tasks, return_exceptions=True)] == ["away"] * 3
+    assert await books.show() == {}
+
+
+async def test_a_look_that_takes_long_is_used_again_for_as_long_as_it_took(
+    told: Told, books: Bookkeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 100.0
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now_s)
+    [task] = await asking(told, books, 1)
+    now_s += 0.8
+    told.answers.set()
+    await task
+    for after_s, looks in [(0.79, 1), (0.81, 2)]:
+        now_s = 100.8 + after_s
+        await books.show()
+        assert len(told.looks) == looks
+
+
+async def test_a_look_needs_none_of_the_threads_that_requests_need(
+    store: SqliteBuffer, metrics: Metrics
+) -> None:
+    """Looks once stood in one row with bodies to inflate and host names to look up."""
+    loop, ends = asyncio.get_running_loop(), threading.Event()
+    with ThreadPoolExecutor(1) as requests:
+        loop.set_default_executor(requests)
+        busy = loop.run_in_executor(None, ends.wait)
+        try:
+            async with asyncio.timeout(5):
+                await Bookkeeper(store, metrics, retention_s=DAY_S).show()
+        finally:
+            ends.set()
+        await busy
 
 
 # -- in the background ---------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import io
 import itertools
 import json
 import platform
@@ -11,6 +12,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from yarl import URL
 
 from proxy import __version__
 from proxy.buffer import BufferUnavailable
@@ -20,7 +22,16 @@ from proxy.sandbox import Fault, What
 from proxy.wire.answers import Code
 from tests.ops.operator import die, fresh
 from tests.sandbox.bodies import OTHER_VISITOR, client, event
-from tests.stack import OPS_TOKEN, PATIENCE_S, Reply, Samples, Stack, StartStack, running_stack
+from tests.stack import (
+    OPS_TOKEN,
+    PATIENCE_S,
+    Reply,
+    Samples,
+    Stack,
+    StartStack,
+    read_reply,
+    running_stack,
+)
 
 # Names that operators script against, of the parts that exist (interface.md, Metrics).
 NAMES = [
@@ -115,6 +126,40 @@ async def test_metrics_come_in_the_format_that_is_asked_for(
     assert reply.status == 200
     assert reply.headers["Content-Type"].startswith(content_type)
     assert reply.body.decode().endswith("# EOF\n") is content_type.startswith("application/openmetrics")
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "text/plain;version=abc",
+        "text/plain; version=",
+        "text/plain;version=1.x",
+        "text/plain;version",
+        "text/plain;version=0.0.4;escaping=nonsense",
+        "application/openmetrics-text;version=abc",
+        "application/openmetrics-text;version=1.0.0.\udcff",
+        "application/openmetrics-text;version=1..0",
+        ",;=,;;,",
+        "é",
+    ],
+)
+async def test_whatever_is_asked_for_there_are_metrics(stack: Stack, accept: str) -> None:
+    """Asked by a bare connection: a client that may send any byte."""
+    url = URL(stack.ops_url)
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    given = f"GET /metrics HTTP/1.1\r\nHost: a\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
+    writer.write(given.encode(errors="surrogateescape"))
+    reply = await read_reply(reader)
+    writer.close()
+    assert (reply.status, reply.headers["Content-Type"][:10]) == (200, "text/plain")
+    assert b"outlit_proxy_events_accepted_total" in reply.body
+
+
+@pytest.mark.parametrize("accepted", ["gzip;q=abc", "GZIP", ",;gzip;=", "gzip, gzip", "*", "é", ";"])
+async def test_whatever_compression_is_asked_for_there_are_metrics(stack: Stack, accepted: str) -> None:
+    reply = await stack.get("/metrics", **{"Accept-Encoding": accepted})
+    assert reply.status == 200
+    assert b"outlit_proxy_events_accepted_total" in reply.body
 
 
 async def test_every_metric_has_our_prefix_a_help_and_a_unit_of_its_own(stack: Stack) -> None:
@@ -406,6 +451,7 @@ async def test_where_there_is_no_token_administration_is_off(tmp_path: Path) -> 
         ("POST", "/events/0190a1b2-0000-7000-8000-000000000000", 405),
         ("POST", "/dead", 405),
         ("PUT", "/readyz", 405),
+        ("PUT", "/tap", 405),
     ],
 )
 async def test_what_is_not_here_is_told_in_json(stack: Stack, method: str, path: str, status: int) -> None:
@@ -442,6 +488,23 @@ async def test_a_buffer_that_does_not_answer_is_told_in_json(
         patched.setattr(SqliteBuffer, "figures", away)
         reply = await stack.get("/ledger", Authorization=f"Bearer {OPS_TOKEN}")
     assert (reply.status, reply.json) == (503, {"error": "the file is away"})
+
+
+async def test_a_defect_is_told_in_json_and_logged_and_counted(
+    monkeypatch: pytest.MonkeyPatch, stack: Stack, logs: io.StringIO
+) -> None:
+    async def broken(_self: SqliteBuffer, *, recount: bool = False) -> None:
+        raise RuntimeError("what nobody thought of")
+
+    before = (await stack.metrics())("log_lines_total", level="error")
+    with monkeypatch.context() as patched:
+        patched.setattr(SqliteBuffer, "figures", broken)
+        reply = await stack.get("/keys/pk_secret", Authorization=f"Bearer {OPS_TOKEN}")
+    assert (reply.status, reply.json) == (500, {"error": "internal error; see the log"})
+    assert (await stack.metrics())("log_lines_total", level="error") == before + 1
+    [line] = [line for line in map(json.loads, logs.getvalue().splitlines()) if line["level"] == "error"]
+    assert "what nobody thought of" in line["exception"]
+    assert (line["method"], line["path"]) == ("GET", "/keys/{key}")
 
 
 async def test_a_buffer_that_does_not_answer_takes_only_its_own_metrics_away(

@@ -99,7 +99,7 @@ async def test_a_key_is_shown_whole_to_the_operator_alone(stack: Stack) -> None:
         reply = await stack.get("/status", **headers)
         assert LONG_KEY.encode() not in reply.body
         assert OPS_TOKEN.encode() not in reply.body
-        assert reply.json["keys"][0]["key"] == reply.json["troubles"][0]["key"] == "pk_a_key_of…"
+        assert reply.json["keys"][0]["key"] == reply.json["troubles"][0]["key"] == "pk_a_key_of…name"
         assert "forbidden_origins" not in reply.json["keys"][0]
         assert (reply.json["administration"], reply.json["as_operator"]) == (True, False)
     status = await told(stack, "/status")
@@ -219,13 +219,17 @@ async def test_while_the_buffer_is_away_it_says_why_and_makes_nothing_up(
 
 
 async def test_a_buffer_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, stack: Stack) -> None:
+    answers = asyncio.Event()
+
     async def hanging(_self: SqliteBuffer, **_: object) -> None:
-        await asyncio.Event().wait()
+        await answers.wait()
+        raise BufferUnavailable("too late")
 
     monkeypatch.setattr("proxy.ops.status._PATIENCE_S", 0.05)
     with monkeypatch.context() as patched:
         patched.setattr(SqliteBuffer, "figures", hanging)
         assert (await opened(stack))["ledger"] is None
+        answers.set()
 
 
 # -- the page -----------------------------------------------------------------------------------------------

@@ -1,25 +1,32 @@
 """``/tap``: open to operators alone, bounded, and no burden where nobody looks or somebody looks slowly."""
 
 import asyncio
+import ctypes
 import json
 import socket
+import struct
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
+from pydantic import SecretStr
 
 from proxy.ledger import Sampled
 from proxy.ops.tap import Tapping
+from proxy.settings import Settings
 from proxy.tap import MAX_TAPS, MAX_WAITING, PER_S, Taps
 from proxy.wire.limits import PublicKey
 from tests.sandbox.bodies import client, event
-from tests.stack import KEY, OPS_TOKEN, Stack
+from tests.stack import KEY, OPS_TOKEN, Stack, running_stack, settings_of
 
 AUTHORIZATION = {"Authorization": f"Bearer {OPS_TOKEN}"}
+SO_ATTACH_FILTER = 26
+"""Of Linux; Python does not name it."""
 
 
 @asynccontextmanager
@@ -39,6 +46,12 @@ async def line(stream: aiohttp.StreamReader) -> dict[str, Any]:
 async def test_it_needs_the_token(stack: Stack) -> None:
     assert (await stack.get("/tap")).status == 401
     assert (await stack.get("/tap", Authorization="Bearer wrong")).status == 401
+
+
+async def test_it_has_no_head(stack: Stack) -> None:
+    """The body of such an answer nobody reads, and it would never end."""
+    async with stack.http.head(f"{stack.ops_url}/tap", headers=AUTHORIZATION) as answer:
+        assert (answer.status, answer.headers["Allow"]) == (405, "GET")
 
 
 @pytest.mark.parametrize(
@@ -148,11 +161,30 @@ async def test_the_end_of_the_proxy_is_the_end_of_a_tap_and_not_delayed_by_it(st
         assert await stream.read() == b""
 
 
-async def test_a_reader_that_takes_nothing_delays_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What fills its connection is more than samples come to in a minute, so here they come by themselves."""
-    monkeypatch.setattr("proxy.tap.PER_S", 100_000)
-    monkeypatch.setattr("proxy.tap.MAX_WAITING", 100_000)
-    taps = Taps()
+async def test_a_change_of_the_token_ends_those_that_were_opened_with_another(tmp_path: Path) -> None:
+    token: str | None = OPS_TOKEN
+
+    def read_again() -> Settings:
+        return settings_of(tmp_path, stack.sandbox.url, ops={"token": token and SecretStr(token)})
+
+    async with running_stack(tmp_path, read_again) as stack:
+        for changed in ("another-token", None):
+            before = {"Authorization": f"Bearer {token}"}
+            async with stack.http.get(f"{stack.ops_url}/tap", headers=before) as open_one:
+                stack.service.reload()  # which changes nothing
+                await stack.post(client(event()))
+                assert (await line(open_one.content))["outcome"] in ("accepted", "duplicate")
+                token = changed
+                stack.service.reload()
+                while "ended" not in (last := await line(open_one.content)):
+                    assert last.keys() == {"not_shown"} or last["outcome"] == "delivered"
+                assert last == {"ended": "ops.token was changed"}
+                assert await open_one.content.read() == b""
+            assert (await stack.get("/tap", **before)).status == (401 if token else 403)
+
+
+async def serving(taps: Taps) -> web.AppRunner:
+    """A server of these taps alone, to all."""
     tapping = Tapping(taps)
     app = web.Application()
     app.router.add_get("/tap", tapping.stream)
@@ -160,13 +192,51 @@ async def test_a_reader_that_takes_nothing_delays_no_end(monkeypatch: pytest.Mon
     runner = web.AppRunner(app, shutdown_timeout=60.0)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
+    return runner
+
+
+async def opened(reader: socket.socket, runner: web.AppRunner, taps: Taps) -> None:
+    """Open a tap, and read nothing of it."""
+    reader.connect(runner.addresses[0])
+    reader.sendall(b"GET /tap HTTP/1.1\r\nHost: a\r\n\r\n")
+    async with asyncio.timeout(20):
+        while not taps.open:  # noqa: ASYNC110  # it is open once the server has read the request
+            await asyncio.sleep(0.01)
+
+
+def cut_off(reader: socket.socket) -> None:
+    """From now on no packet reaches it, and it confirms none: a filter of the system's lets nothing in."""
+    let_nothing_in = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0))  # BPF: return 0
+    programme = struct.pack("@HP", 1, ctypes.addressof(let_nothing_in))
+    reader.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, programme)
+
+
+async def test_a_reader_that_is_gone_without_a_word_gives_its_place_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is said to it fills no buffer within a day, and the system would try for a quarter of an hour."""
+    for name, value in {"_LOOK_S": 0.05, "_SIGN_OF_LIFE_S": 0.1, "_GONE_MS": 300}.items():
+        monkeypatch.setattr(f"proxy.ops.tap.{name}", value)
+    taps = Taps()
+    runner = await serving(taps)
+    with socket.socket() as reader:
+        await opened(reader, runner, taps)
+        cut_off(reader)
+        async with asyncio.timeout(10):
+            while taps.open:  # noqa: ASYNC110  # the server tells nobody
+                await asyncio.sleep(0.01)
+        await runner.cleanup()
+
+
+async def test_a_reader_that_takes_nothing_delays_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fills its connection is more than samples come to in a minute, so here they come by themselves."""
+    monkeypatch.setattr("proxy.tap.PER_S", 100_000)
+    monkeypatch.setattr("proxy.tap.MAX_WAITING", 100_000)
+    taps = Taps()
+    runner = await serving(taps)
     with socket.socket() as reader:
         reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2_048)
-        reader.connect(runner.addresses[0])
-        reader.sendall(b"GET /tap HTTP/1.1\r\nHost: a\r\n\r\n")
-        async with asyncio.timeout(20):
-            while not taps.open:  # noqa: ASYNC110  # it is open once the server has read the request
-                await asyncio.sleep(0.01)
+        await opened(reader, runner, taps)
         for _ in range(50):
             taps.offer(PublicKey(KEY), Sampled.ACCEPTED, [b"{}"] * 1_000)
             await asyncio.sleep(0)

@@ -1,13 +1,14 @@
 """The embedded engine: the contract on one SQLite file, used by one process.
 
 All verbs that write are transactions of one writer (see `writer`); what only looks, and may look long, reads
-beside it on a thread and a connection of its own. A crash leaves what was committed: leases end by their due
-time, and nothing is repaired.
+beside it on threads of its own, each time on a new connection. A crash leaves what was committed: leases end
+by their due time, and nothing is repaired.
 """
 
 import asyncio
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -68,6 +69,10 @@ from proxy.wire.limits import PublicKey
 
 _T = TypeVar("_T")
 
+_LOOKS_AT_ONCE = 4
+"""More wait for one of these to end. The event loop's own threads are for requests that come in: a look at a
+full buffer takes seconds, and must not keep them."""
+
 
 class SqliteBuffer(Buffer):
     """Construct with `opened`; it must be closed, and ends by itself when storage fails."""
@@ -80,7 +85,8 @@ class SqliteBuffer(Buffer):
         self._path = path
         self._lock = lock
         self._clock = clock
-        self._inline = inline
+        self._looking = None if inline else ThreadPoolExecutor(_LOOKS_AT_ONCE, "buffer-look")
+        self._is_closed = False
         self._wakers: list[Callable[[PublicKey, float], None]] = []
         self._differences: dict[PublicKey, int] = {}
 
@@ -244,14 +250,20 @@ class SqliteBuffer(Buffer):
 
     async def close(self) -> None:
         await self._writer.close()
+        self._is_closed = True
+        if self._looking is not None:
+            self._looking.shutdown(wait=False)  # whoever looks still may look to the end
         self._lock.release()
 
     async def _look(self, look: Callable[[apsw.Connection], _T]) -> _T:
         """Read what is committed, all from one snapshot, beside the writer."""
+        if self._is_closed:
+            raise BufferUnavailable("the buffer is closed")
         try:
-            if self._inline:
+            if self._looking is None:
                 return self._seen_from_one_snapshot(look)
-            return await asyncio.to_thread(self._seen_from_one_snapshot, look)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._looking, self._seen_from_one_snapshot, look)
         except (Damaged, apsw.CorruptError, apsw.NotADBError, apsw.IOError) as error:
             raise self._writer.give_up(error) from error
         except apsw.Error as error:
