@@ -69,14 +69,19 @@ class Operations:
             yield value
 
     def post(
-        self, path: str, query: Mapping[str, object] | None = None, body: Mapping[str, object] | None = None
+        self,
+        path: str,
+        query: Mapping[str, object] | None = None,
+        body: Mapping[str, object] | None = None,
+        *,
+        timeout_s: float = _TIMEOUT_S,
     ) -> dict[str, Any]:
         """The answer to a POST: what was done."""
-        return self._asked("POST", path, query, json.dumps(body or {}).encode(), 200, _TIMEOUT_S)
+        return self._asked("POST", path, query, json.dumps(body or {}).encode(), 200, timeout_s)
 
-    def delete(self, path: str) -> dict[str, Any]:
+    def delete(self, path: str, *, timeout_s: float) -> dict[str, Any]:
         """The answer to a DELETE: what was undone."""
-        return self._asked("DELETE", path, None, None, 200, _TIMEOUT_S)
+        return self._asked("DELETE", path, None, None, 200, timeout_s)
 
     def _asked(
         self,

@@ -41,6 +41,9 @@ _FINISH_S = 2.0
 """A drain begins nothing new so long before the end of the grace, at most a quarter of it: what is in flight
 then is to be answered and settled, or Outlit gets it twice."""
 
+_LAST_LOOK_S = 1.0
+"""How long beyond the grace the buffer may take to say what it still holds."""
+
 _AFTER_GRACE_S = 10.0
 """What closing the buffer and the operations listener may take on top of it."""
 
@@ -145,10 +148,12 @@ class Service:
                 delivery = self._settings.delivery
                 self._log.info("stopping", on_exit=delivery.on_exit)
                 self._supervisor.stopping(f"stopping ({delivery.on_exit})", delivery.grace_s + _AFTER_GRACE_S)
-                given_up = await self._stop(rooms, front, flushing)
+                deadline = asyncio.get_running_loop().time() + delivery.grace_s
+                given_up = await self._stop(rooms, front, flushing, deadline)
                 for task in beside:
                     task.cancel()
-            await self._say_what_is_held(rooms, given_up, drained=delivery.on_exit == "drain")
+            drained = delivery.on_exit == "drain"
+            await self._say_what_is_held(rooms, given_up, deadline + _LAST_LOOK_S, drained=drained)
 
     async def _open(self, stop: asyncio.Event) -> Engine | None:
         """The engine; None where `stop` was set before it could be reached. Raises StartRefused."""
@@ -169,13 +174,11 @@ class Service:
         self._settings = settings
 
     async def _stop(
-        self, rooms: Rooms, front: web.ServerRunner, flushing: asyncio.Task[None]
+        self, rooms: Rooms, front: web.ServerRunner, flushing: asyncio.Task[None], deadline: float
     ) -> Mapping[PublicKey, int]:
-        """Stop taking and sending. Returns the events, of each key, whose deliveries were given up."""
+        """Stop taking and sending by the deadline. Returns how many events, of each key, were given up."""
         settings, flusher, server = self._settings, rooms.flusher, rooms.server
         loop = asyncio.get_running_loop()
-        grace_s = settings.delivery.grace_s
-        deadline = loop.time() + grace_s
         drains = settings.delivery.on_exit == "drain"
         if drains:
             flusher.linger(lingers=False)
@@ -189,7 +192,7 @@ class Service:
                 await server.shutdown(_front_grace_s(settings))
                 await front.cleanup()
                 if drains:
-                    await flusher.drain(deadline - min(_FINISH_S, grace_s / 4))
+                    await flusher.drain(deadline - min(_FINISH_S, settings.delivery.grace_s / 4))
         except TimeoutError:
             self._log.warning("the grace is over; what is still held stays in the buffer")
         flusher.stop()
@@ -206,12 +209,16 @@ class Service:
         return given_up
 
     async def _say_what_is_held(
-        self, rooms: Rooms, given_up: Mapping[PublicKey, int], *, drained: bool
+        self, rooms: Rooms, given_up: Mapping[PublicKey, int], deadline: float, *, drained: bool
     ) -> None:
         try:
-            figures = await rooms.engine.buffer.figures()
+            async with asyncio.timeout_at(deadline):
+                figures = await rooms.engine.buffer.figures()
         except BufferUnavailable as error:
             self._log.info("stopped", held=f"unknown: {error}")
+            return
+        except TimeoutError:
+            self._log.info("stopped", held="unknown: the buffer does not answer")
             return
         if drained:
             self._say_what_is_left(leftovers(figures, given_up, rooms.flusher.prospects.waits_s))

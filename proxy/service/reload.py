@@ -5,7 +5,9 @@ that only a start reads keeps its value, and is named until the process is resta
 """
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,9 @@ from proxy.metrics import Metrics
 from proxy.ops.reloads import Reloads
 from proxy.service.supervisor import Supervisor
 from proxy.settings import SETTINGS, Setting, Settings, SettingsError
+
+_READ_S = 30.0
+"""How long the sources may take: a disk that hangs, or a pipe that nobody writes to, may take for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +99,14 @@ class Reload:
 
     async def _reload(self) -> None:
         try:
-            new = await asyncio.to_thread(self._read)  # a disk that hangs holds up nobody else
+            async with asyncio.timeout(_READ_S):
+                new = await _beside(self._read)
         except SettingsError as error:
             self._refuse(error.lines)
+            return
+        except TimeoutError:
+            problem = f"the settings could not be read within {_READ_S:g} s"
+            self._refuse([f"{problem}: see whether a disk hangs, or one of their files is a pipe"])
             return
         before, self._settings = self._settings, taken_over(self._settings, new)
         taken = changes(before, self._settings)
@@ -126,3 +136,18 @@ class Reload:
         self._metrics.reload_successful.set(0)
         for line in lines:
             self._log.error(f"not reloaded, all settings stay as they are: {line}")
+
+
+async def _beside(read: Callable[[], Settings]) -> Settings:
+    """Read on a thread of its own: one that hangs holds up nobody else, nor the end of the process."""
+    found: Future[Settings] = Future()
+
+    def work() -> None:
+        found.set_running_or_notify_cancel()  # from now on it cannot be cancelled, and takes what comes
+        try:
+            found.set_result(read())
+        except Exception as error:  # noqa: BLE001  # it is raised where it was asked for
+            found.set_exception(error)
+
+    threading.Thread(target=work, name="read the settings", daemon=True).start()
+    return await asyncio.wrap_future(found)

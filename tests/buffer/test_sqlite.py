@@ -2,12 +2,14 @@
 
 import asyncio
 import dataclasses
+import fcntl
 import hashlib
 import os
 import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -130,6 +132,17 @@ async def test_another_process_is_refused_until_the_buffer_is_closed(engine: Sql
     assert f"in use by process {os.getpid()}" in said
     await engine.close()
     assert await asyncio.to_thread(other_process) == ""
+
+
+async def test_who_only_glances_at_the_lock_keeps_no_start_away(
+    engine: SqliteEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await engine.opened()
+    await engine.close()
+    glancing = os.open(f"{engine.path}.lock", os.O_RDONLY)
+    fcntl.flock(glancing, fcntl.LOCK_SH)
+    monkeypatch.setattr(time, "sleep", lambda _seconds: os.close(glancing))
+    await engine.opened()
 
 
 async def test_a_refused_opener_leaves_the_lock_to_others(engine: SqliteEngine) -> None:

@@ -247,7 +247,7 @@ def test_the_parser_in_python_is_wrong_and_no_start_takes_it(
     monkeypatch.chdir(tmp_path)
     started = CliRunner().invoke(main, ["run", "--front-listen", ":0", "--ops-listen", ":0"])
     assert started.exit_code == 1
-    assert str(started.exception) == f"outlit-proxy: {wrong}"
+    assert started.stderr == f"outlit-proxy: {wrong}\n"
     assert not list(tmp_path.iterdir()), "it did not come as far as the buffer"
 
 

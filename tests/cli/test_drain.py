@@ -1,10 +1,14 @@
 """``drain``: the buffer is emptied while posts still come, before the proxy is told to stop."""
 
 import json
+import socket
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
+from tests.cli.answering import answering
 from tests.cli.operator import Operator, fresh
 from tests.programs import OPS_TOKEN, http, running_proxy, running_sandbox, wait_for
 
@@ -66,6 +70,54 @@ def test_a_wait_in_vain_says_what_is_left_and_why(lingering: Operator, key: str)
     assert result.stderr.endswith(f"drain: not empty after 0.5 s: {key} holds 2 events (operator)\n")
     lingering.run("keys", "resume", key)
     assert lingering.run("drain", "--wait", "20").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("--wait", "1"), "not known to be empty after 1 s: {url}/drain: timed out"),
+        ((), "{url}/drain: timed out"),
+        (("--undo",), "{url}/drain: timed out"),
+    ],
+)
+def test_a_proxy_that_stands_still_is_not_waited_for_longer(
+    monkeypatch: pytest.MonkeyPatch, lingering: Operator, arguments: tuple[str, ...], error: str
+) -> None:
+    monkeypatch.setattr("proxy.cli.drain._PATIENCE_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as nobody:  # its system takes connections all the same
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        began = time.monotonic()
+        result = lingering.run("drain", *arguments, "--ops-url", url)
+    assert time.monotonic() - began < 3
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.endswith(f"drain: {error.format(url=url)}\n")
+
+
+def test_a_proxy_that_stands_still_before_it_has_said_what_is_left_is_not_waited_for(
+    lingering: Operator,
+) -> None:
+    over = threading.Event()
+    answers = iter([2, 2])
+
+    def body() -> bytes:
+        if (held := next(answers, None)) is None:
+            over.wait(30)
+        return json.dumps({"draining": True, "held": held}).encode()
+
+    with answering(200, {}, body) as (url, _):
+        began = time.monotonic()
+        result = lingering.run("drain", "--wait", "0.1", "--ops-url", url)
+        over.set()
+    assert time.monotonic() - began < 3
+    assert (result.exit_code, result.stdout) == (1, "draining: 2 events held\n")
+    assert result.stderr.endswith("not empty after 0.1 s: what is left could not be seen\n")
+
+
+def test_a_buffer_that_does_not_answer_to_the_end_is_the_reason(lingering: Operator) -> None:
+    with answering(200, {}, b'{"draining":true,"held":null}') as (url, _):
+        result = lingering.run("drain", "--wait", "0.1", "--ops-url", url)
+    assert result.exit_code == 1
+    assert result.stderr.endswith("not empty after 0.1 s: the buffer does not answer\n")
 
 
 def test_it_is_said_once_when_it_begins_and_when_it_ends(lingering: Operator) -> None:

@@ -1,6 +1,7 @@
 """SIGHUP when it is least expected: during the start, during the stop, while Redis is away."""
 
 import json
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -44,6 +45,31 @@ def test_a_reload_during_the_stop_is_not_done_and_ends_nothing(
     assert proxy.program.wait_until_ended() == 0, proxy.program.log
     assert events_said(proxy)[-1] == "stopped"
     assert "settings reloaded" not in events_said(proxy)
+
+
+def test_settings_that_cannot_be_read_to_the_end_do_not_hold_up_the_stop(
+    install_proxy: Callable[..., Proxy], tmp_path: Path
+) -> None:
+    file = tmp_path / "proxy.toml"
+    file.write_text("")
+    proxy = install_proxy(CONFIG=str(file))
+    proxy.start()
+    file.unlink()
+    os.mkfifo(file)
+    proxy.program.process.send_signal(signal.SIGHUP)
+    writer = wait_for("the file to be read", lambda: _writer_of(file))
+    proxy.program.process.send_signal(signal.SIGTERM)
+    assert proxy.program.wait_until_ended(5) == 0, proxy.program.log
+    os.close(writer)
+    assert events_said(proxy)[-1] == "stopped"
+
+
+def _writer_of(pipe: Path) -> int | None:
+    """The end of a pipe that somebody reads, who hangs until something is written there, or it is closed."""
+    try:
+        return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return None
 
 
 @pytest.mark.parametrize("engine", ["redis"], indirect=True)

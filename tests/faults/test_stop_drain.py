@@ -7,9 +7,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from tests.faults.load import KEY, clients, mark_of, post_again, under_load
 from tests.faults.promises import assert_promises_kept
 from tests.programs import Proxy, Sandbox, http, wait_for
+from tests.redis_servers import RedisServer
 from tests.sandbox.bodies import client, event
 
 GRACE_S = 12.0
@@ -83,6 +86,20 @@ def test_what_an_outage_leaves_is_said_key_by_key_and_delivered_by_the_next_star
     arrived = [taken.event["uuid"] for taken in sandbox.taken()]
     assert (set(arrived), len(arrived)) == (set[str]().union(*uuids.values()), 20)
     assert proxy.program.stop() == 0
+
+
+@pytest.mark.parametrize("engine", ["redis"], indirect=True)
+def test_a_redis_that_hangs_holds_up_the_end_by_a_second_at_most(
+    install_proxy: Callable[..., Proxy], sandbox: Sandbox, server: RedisServer
+) -> None:
+    proxy = install_proxy(**{**DRAINING, "DELIVERY_GRACE": "2s"})
+    proxy.start()
+    assert http(f"{proxy.url}/api/i/v1/{KEY}/events", client(event()))[0] == 200
+    server.pause()
+    began = time.monotonic()
+    assert proxy.program.stop() == 0, proxy.program.log
+    assert time.monotonic() - began < 4
+    assert said(proxy, "stopped")[0]["held"] == "unknown: the buffer does not answer"
 
 
 def test_requests_that_hang_to_the_end_of_the_grace_are_given_up_and_counted(

@@ -6,9 +6,11 @@ One service for all of it: each case reloads it with one setting changed, looks,
 import asyncio
 import gzip
 import io
+import itertools
 import json
 import logging
 import random
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_network
@@ -22,8 +24,13 @@ import structlog
 from multidict import CIMultiDict
 from pydantic import SecretStr
 
+from proxy.metrics import Metrics
 from proxy.ops.rates import value_of
+from proxy.ops.reloads import Reloads
 from proxy.sandbox import Fault, What
+from proxy.service import Supervisor
+from proxy.service import reload as reload_module
+from proxy.service.reload import Reload
 from proxy.service.rooms import Rooms
 from proxy.settings import (
     SETTINGS,
@@ -431,6 +438,29 @@ async def test_a_wrong_setting_leaves_all_as_they_were_and_says_why(
     assert (await reloaded.reload(reloaded.settings()))["error"] is None
     mended = await reloaded.stack.metrics()
     assert (mended("config_last_reload_successful"), mended(stamp) > before(stamp)) == (1, True)
+
+
+async def test_sources_that_do_not_answer_are_refused_and_a_later_reload_is_served(
+    logs: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reload_module, "_READ_S", 0.05)
+    answers, reads = threading.Event(), itertools.count()
+
+    def read() -> Settings:
+        if next(reads) == 0:
+            answers.wait()
+        return Settings()
+
+    reloads = Reloads()
+    reload = Reload(Settings(), read, lambda _settings: None, reloads, Metrics())
+    running = asyncio.create_task(reload.run(Supervisor({}), lambda: ""))
+    for successful, said in [(False, "could not be read within 0.05 s"), (True, "settings reloaded")]:
+        reloads.at_ms = None
+        reload.ask()
+        await until(lambda: reloads.at_ms is not None)
+        assert (reloads.successful, said in lines(logs)[-1]["event"]) == (successful, True)
+    answers.set()
+    running.cancel()
 
 
 @beside_the_service

@@ -28,6 +28,9 @@ from proxy.settings.redis_url import Target
 LAYOUT_VERSION = 2
 """Of what is stored, and how. A process that finds another one touches nothing."""
 
+_VERSION_DIGITS = 9
+"""A longer number is no version of ours, and may be longer than Python reads."""
+
 _LOOK_S = 10.0
 """Between two looks: what an operator changes shows within a quarter of a minute."""
 
@@ -130,7 +133,7 @@ class Survey:
     def _take(self, marker: bytes) -> None:
         """Take note of the marker that is there. Raises BufferBroken."""
         version, _, store_id = marker.partition(b" ")
-        if not version.isdigit() or not store_id:
+        if not version.isdigit() or len(version) > _VERSION_DIGITS or not store_id:
             raise BufferBroken(
                 f"Redis at {self._target} holds something else under {LAYOUT.decode()}: give the proxy"
                 " a Redis, or a database, of its own"

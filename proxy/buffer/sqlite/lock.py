@@ -2,9 +2,14 @@
 
 import fcntl
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
+
+_TRIES = 6
+_TRY_AGAIN_S = 0.01
+"""So often, and so long apart, a lock is tried: who only glances at it has it for microseconds."""
 
 
 class OpenRefused(Exception):
@@ -27,7 +32,7 @@ class Lock:
         except OSError as error:
             raise OpenRefused(cannot_write(database.parent, error)) from error
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(self._fd)
         except OSError as error:
             holder = _holder(_lines(self._fd))
             os.close(self._fd)
@@ -117,6 +122,18 @@ def cannot_write(folder: Path, error: OSError) -> str:
         f"buffer: cannot write in {folder}: {error.strerror}; create it, give the user of"
         " this process the right to write there, or set buffer.url"
     )
+
+
+def _take(fd: int) -> None:
+    """Lock the file for this process alone. Raises OSError."""
+    for _ in range(_TRIES - 1):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_TRY_AGAIN_S)
+        else:
+            return
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _lines(fd: int) -> list[str]:

@@ -84,6 +84,29 @@ async def test_somebody_who_never_answers_is_given_up_after_two_seconds() -> Non
         silent.close()
 
 
+async def test_a_connection_that_does_not_come_about_holds_up_no_close(server: RedisServer) -> None:
+    greeted = asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        greeted.set()
+        await reader.read()
+        writer.close()
+
+    link = await open_link(parse_target(server.url))
+    server.kill()
+    with pytest.raises(BufferUnavailable):
+        await link.ask("GET", b"k")
+    silent = await asyncio.start_server(say_nothing, "127.0.0.1", server.port)
+    asking = asyncio.create_task(link.ask("GET", b"k"))
+    async with asyncio.timeout(1):
+        await greeted.wait()
+        await link.close()
+        with pytest.raises(BufferUnavailable, match="the buffer is closed"):
+            await asking
+    silent.close()
+
+
 async def test_somebody_who_speaks_another_protocol_is_said() -> None:
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readline()

@@ -462,6 +462,7 @@ async def test_the_first_start_writes_the_marker_and_others_find_it(redis_server
             r"before the first release \(layout 1; .*: let the one that wrote it deliver",
         ),
         (b"mine", "something else"),
+        (b"%s 0123456789abcdef" % (b"9" * 5_000), "something else"),
     ],
 )
 async def test_a_marker_that_is_not_for_this_version_is_refused_and_left_alone(

@@ -130,8 +130,8 @@ class Server:
     async def close(self) -> None:
         """Close all connections; what is owed on them still comes."""
         self._closed = True
-        await self._plain.idle()
-        await self._held.idle()
+        await self._plain.open_no_more()
+        await self._held.open_no_more()
         self.leave()
         await asyncio.gather(*self._leaving)
 
@@ -215,11 +215,14 @@ class _Wires:
         """The one that is being opened. A caller that is cancelled does not stop it."""
         opening = self._opening or self._start()
         await asyncio.wait((opening,))
+        if opening.cancelled():
+            raise BufferUnavailable("the buffer is closed")
         return opening.result()
 
-    async def idle(self) -> None:
-        """Return when none is being opened."""
+    async def open_no_more(self) -> None:
+        """Give up one that is being opened; who waits for it is told so."""
         if self._opening is not None:
+            self._opening.cancel()
             await asyncio.wait((self._opening,))
 
     def _start(self) -> asyncio.Task[Wire]:
