@@ -1,7 +1,12 @@
 """The command line: ``outlit-proxy``, and ``python -m proxy``."""
 
+import errno
+import os
+import signal
+import sys
 from collections.abc import Iterator, MutableMapping
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -55,6 +60,32 @@ class _Commands(MutableMapping[str, click.Command]):
         return len(self._commands)
 
 
+class _Group(click.Group):
+    """The commands, and how each is set off."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Have `run` pass over SIGHUP until it reloads by it: a signal during its imports would end it."""
+        if args[0] == "run":
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Do it; where its output has no room, say so in one line."""
+        try:
+            done = super().invoke(ctx)
+            sys.stdout.flush()
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            # What is left unwritten must not be tried again, and fail again, when the interpreter ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            where = error.filename or "the output"
+            sys.exit(f"{ctx.command_path}: {where} is not whole: {os.strerror(error.errno).lower()}")
+        return done
+
+
 def _show_version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:  # noqa: FBT001  # click's callback
     if not wanted or context.resilient_parsing:
         return
@@ -69,7 +100,7 @@ def _show_version(context: click.Context, _parameter: click.Parameter, wanted: b
     context.exit()
 
 
-@click.group(commands=_Commands(), context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Group, commands=_Commands(), context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--version",
     is_flag=True,

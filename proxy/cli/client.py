@@ -61,7 +61,7 @@ def ask(
         with error:
             return Answer(error.code, error.read())
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise Failed(f"{url.partition('?')[0]}: {_described(error)}") from None
+        raise Failed(_described(url, error)) from None
 
 
 def lines_of(url: str, *, headers: Mapping[str, str], timeout_s: float) -> Iterator[bytes | Answer]:
@@ -80,7 +80,7 @@ def lines_of(url: str, *, headers: Mapping[str, str], timeout_s: float) -> Itera
         with error:
             yield Answer(error.code, error.read())
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise Failed(f"{url.partition('?')[0]}: {_described(error)}") from None
+        raise Failed(_described(url, error)) from None
 
 
 def url_of(listen: ListenAddress, setting: str, flag: str) -> str:
@@ -107,8 +107,14 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
 
 
-def _described(error: Exception) -> str:
+def _described(url: str, error: Exception) -> str:
+    """What went wrong, where, and what to do about it."""
+    asked = url.partition("?")[0]
+    if not url.startswith(("http://", "https://")):
+        return f"{asked}: is no address: write http://, host and port, as in http://127.0.0.1:9090"
     reason = getattr(error, "reason", None) or error  # URLError wraps what happened
+    if isinstance(reason, ConnectionRefusedError):
+        return f"{asked}: connection refused: start the proxy, or say by --config how one that runs is set"
     if isinstance(reason, OSError) and reason.strerror:
-        return reason.strerror.lower()
-    return str(reason) or type(reason).__name__
+        return f"{asked}: {reason.strerror.lower()}"
+    return f"{asked}: {reason or type(reason).__name__}"

@@ -6,7 +6,7 @@ import click
 
 from proxy.cli.client import ask, url_of
 from proxy.cli.operations import ops_url_option
-from proxy.cli.options import settings_options
+from proxy.cli.options import settings_to_ask
 from proxy.settings import Settings
 
 _TIMEOUT_S = 4.0
@@ -14,7 +14,7 @@ _TIMEOUT_S = 4.0
 
 @click.command()
 @ops_url_option
-@settings_options
+@settings_to_ask
 def healthcheck(*, settings: Settings, ops_url: str | None) -> None:
     """Exit 0 if the running proxy is ready, else 1.
 

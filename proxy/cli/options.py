@@ -3,14 +3,14 @@
 import functools
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import click
 
-from proxy.settings import SETTINGS, Setting, SettingsError, load
+from proxy.settings import SETTINGS, Setting, SettingsError, load, load_what_is_right
 
 _FLAGGED = tuple(setting for setting in SETTINGS if not setting.secret)
 
@@ -30,12 +30,22 @@ def reloadable_settings_options(command: Callable[..., Any]) -> Callable[..., An
 
 def settings_or_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     """As `settings_options`; but where settings are wrong the command runs, and gets the SettingsError."""
-    return _with_settings(command, _FLAGGED, takes_errors=True)
+    return _with_settings(command, _FLAGGED, wrong="pass")
 
 
 def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The same with `--config` alone: for a command that looks at a few settings of a proxy that runs."""
-    return _with_settings(command, ())
+    """`--config` alone, for a command that asks a proxy that runs: it needs no more than to find that.
+
+    Where settings are wrong, each gets a line on stderr, and the command goes on without them, unless they
+    say where the proxy listens. A file that is broken after the start must not make a health check fail: the
+    proxy goes by what it read before.
+    """
+    return _with_settings(command, (), wrong="warn")
+
+
+def settings_to_ask(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The same with the flags of all settings."""
+    return _with_settings(command, _FLAGGED, wrong="warn")
 
 
 def buffer_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -50,23 +60,26 @@ def _with_settings(
     short: Mapping[str, str] = MappingProxyType({}),
     *,
     reads_again: bool = False,
-    takes_errors: bool = False,
+    wrong: Literal["end", "warn", "pass"] = "end",
 ) -> Callable[..., Any]:
     @functools.wraps(command)
     def with_settings(*args: Any, config: Path | None, **given: Any) -> Any:
         texts = {setting.name: given.pop(_parameter(setting)) for setting in flagged}
         flags = {name: text for name, text in texts.items() if text is not None}
-        read = functools.partial(load, config, dict(os.environ), flags)
+        sources = (config, dict(os.environ), flags)
         try:
-            settings = read()
+            if wrong == "warn":
+                settings, lines = load_what_is_right(*sources, needed=_needed(given))
+                _say(lines)
+            else:
+                settings = load(*sources)
         except SettingsError as error:
-            if takes_errors:
+            if wrong == "pass":
                 return command(*args, settings=error, **given)
-            for line in error.lines:
-                click.echo(f"configuration: {line}", err=True)
+            _say(error.lines)
             sys.exit(os.EX_CONFIG)
         if reads_again:
-            given["read_again"] = read
+            given["read_again"] = functools.partial(load, *sources)
         return command(*args, settings=settings, **given)
 
     # click shows the option that was added last first.
@@ -83,6 +96,17 @@ def _with_settings(
         type=click.Path(path_type=Path),
         help=f"Settings in TOML; also OUTLIT_PROXY_CONFIG. {overridden}",
     )(with_settings)
+
+
+def _needed(given: Mapping[str, Any]) -> list[str]:
+    """The addresses that a command takes from the settings, for want of a flag that names them."""
+    flags = {"ops.listen": "ops_url", "front.listen": "url"}
+    return [name for name, flag in flags.items() if flag in given and given[flag] is None]
+
+
+def _say(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(f"configuration: {line}", err=True)
 
 
 def _parameter(setting: Setting) -> str:

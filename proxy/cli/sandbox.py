@@ -1,6 +1,7 @@
 """``outlit-proxy sandbox``: a stand-in for Outlit to point a proxy at."""
 
 import asyncio
+import os
 import re
 import signal
 import sys
@@ -127,8 +128,12 @@ def sandbox(  # noqa: PLR0913  # the command's options
     )
     try:
         asyncio.run(_serve(stand_in, address))
-    except (OSError, OrderError) as error:
+    except OrderError as error:
         sys.exit(f"outlit-proxy sandbox: {error}")
+    except OSError as error:
+        why = os.strerror(error.errno).lower() if error.errno else str(error)
+        where = error.filename or f"cannot listen on {address}"
+        sys.exit(f"outlit-proxy sandbox: {where}: {why}; choose another one")
 
 
 async def _serve(stand_in: Sandbox, address: ListenAddress) -> None:

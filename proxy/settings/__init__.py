@@ -14,7 +14,7 @@ are the same. ``Setting.attribute`` is the second; everything printed uses the f
 from proxy.settings.kinds import toml_text
 from proxy.settings.redis_url import is_loopback
 from proxy.settings.setting import Setting
-from proxy.settings.sources import SettingsError, load
+from proxy.settings.sources import SettingsError, load, load_what_is_right
 from proxy.settings.tables import (
     SETTINGS,
     SETTLE_S,
@@ -50,6 +50,7 @@ __all__ = [
     "UpstreamSettings",
     "is_loopback",
     "load",
+    "load_what_is_right",
     "parse_buffer_url",
     "parse_listen",
     "toml_text",

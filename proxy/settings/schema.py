@@ -2,7 +2,9 @@
 
 It says less than the program checks: settings that contradict each other, and the bounds of durations and of
 sizes with a unit, stand in its descriptions alone. What it accepts and the program does not is refused with
-a line that says why. It holds no references: without `$id` and `$schema` it can be embedded in another one.
+a line that says why. Stricter it is about spelling alone: it wants numbers as numbers (the program also takes
+"64"), and the scheme of an address in small letters. It holds no references:
+without `$id` and `$schema` it can be embedded in another one.
 """
 
 from collections.abc import Iterable

@@ -14,7 +14,7 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -65,10 +65,11 @@ class _Given:
 
 @dataclass(slots=True)
 class _Gathered:
-    """What the sources gave so far, and what was wrong with it."""
+    """What the sources gave so far, and what was wrong with it. `lacks_file`: nobody knows what it holds."""
 
     given: dict[str, _Given] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
+    lacks_file: bool = False
 
 
 def load(
@@ -79,27 +80,66 @@ def load(
     `config` wins over the file that `environ` names. `environ` is the caller's to pass: nothing here reads
     the process's own. `flags`: dotted name → the text that was given.
     """
+    gathered = _gather(config, environ, flags)
+    wrong = gathered.wrong
+    try:
+        settings = _validated(gathered)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        raise SettingsError([*wrong, *_lines(details, gathered.given, complete=not wrong)]) from None
+    if wrong:
+        raise SettingsError(wrong)
+    return settings
+
+
+def load_what_is_right(
+    config: Path | None = None,
+    environ: Mapping[str, str] = _NOTHING,
+    flags: Mapping[str, str] = _NOTHING,
+    *,
+    needed: Collection[str] = (),
+) -> tuple[Settings, tuple[str, ...]]:
+    """The settings that nothing is wrong with, all others at their defaults; and what is wrong, a line each.
+
+    For what asks a proxy that runs: that goes by settings which were right, whatever its file has become.
+    Raises SettingsError where a setting that is `needed` is wrong, or may stand in a file that is unreadable.
+    """
+    gathered = _gather(config, environ, flags)
+    unknown = set(needed) - set(gathered.given) if gathered.lacks_file else set()
+    while True:
+        try:
+            settings = _validated(gathered)
+            break
+        except ValidationError as error:
+            details = error.errors(include_url=False)
+            gathered.wrong += _lines(details, gathered.given, complete=True)
+            names = {name for detail in details for name in _names(detail)}
+            unknown |= names.intersection(needed)
+            for name in names:
+                gathered.given.pop(name, None)
+    if unknown:
+        raise SettingsError(gathered.wrong)
+    return settings, tuple(gathered.wrong)
+
+
+def _gather(config: Path | None, environ: Mapping[str, str], flags: Mapping[str, str]) -> _Gathered:
     gathered = _Gathered()
     path = config or _config_of(environ, gathered)
     if path is not None:
         _read_file(path, gathered)
     _read_environment(environ, gathered)
     _read_flags(flags, gathered)
-    given = gathered.given
+    return gathered
+
+
+def _validated(gathered: _Gathered) -> Settings:
+    """Raises ValidationError."""
     tables: dict[str, dict[str, object]] = {}
-    for name, value in given.items():
+    for name, value in gathered.given.items():
         setting = _BY_NAME[name]
         tables.setdefault(setting.table, {})[setting.key] = value.value
-    origins = {name: value.origin for name, value in given.items()}
-    wrong = gathered.wrong
-    try:
-        settings = Settings.model_validate(tables, context=origins)
-    except ValidationError as error:
-        details = error.errors(include_url=False)
-        raise SettingsError([*wrong, *_lines(details, given, complete=not wrong)]) from None
-    if wrong:
-        raise SettingsError(wrong)
-    return settings
+    origins = {name: value.origin for name, value in gathered.given.items()}
+    return Settings.model_validate(tables, context=origins)
 
 
 # Sources
@@ -117,9 +157,11 @@ def _read_file(path: Path, gathered: _Gathered) -> None:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
+        gathered.lacks_file = True
         gathered.wrong.append(f"{file}: cannot be read: {error.strerror or error}")
         return
     except (ValueError, RecursionError) as error:
+        gathered.lacks_file = True
         gathered.wrong.append(f"{file}: is not TOML: {_one_line(str(error))}")
         return
     for table, content in document.items():
@@ -236,6 +278,12 @@ def _lines(details: list[ErrorDetails], given: Mapping[str, _Given], *, complete
         value = "" if detail["type"] == "extra_forbidden" else _quoted(input_, setting)
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{_one_line(part)}" for part in inside)
         yield f"{given[setting.name].where}{place}{value}: {_problem(detail, setting, inside)}"
+
+
+def _names(detail: ErrorDetails) -> Iterable[str]:
+    """The settings that an error is about."""
+    cause = detail.get("ctx", {}).get("error")
+    return cause.names if isinstance(cause, Clash) else (".".join(map(str, detail["loc"][:2])),)
 
 
 def _problem(detail: ErrorDetails, setting: Setting, inside: list[int | str]) -> str:

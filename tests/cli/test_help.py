@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -144,3 +145,12 @@ def test_a_command_loads_no_more_than_it_needs(command: str, unneeded: list[str]
     modules = said.stdout.split()
     assert f"proxy.cli.{command}" in modules
     assert not [module for module in unneeded if module in modules]
+
+
+def test_an_output_without_room_is_one_line_and_exit_code_1() -> None:
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            [OUTLIT_PROXY, "config", "show"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert ran.returncode == 1
+    assert ran.stderr == "outlit-proxy: the output is not whole: no space left on device\n"

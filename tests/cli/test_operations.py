@@ -33,7 +33,7 @@ def test_what_stands_in_the_way_is_one_readable_line(operator: Operator, command
     wrong: list[tuple[dict[str, str | None], str]] = [
         ({"OUTLIT_PROXY_OPS_TOKEN": None}, "ops.token is not set: give the proxy's, "),
         ({"OUTLIT_PROXY_OPS_TOKEN": "another-token"}, "does not take this ops.token: "),
-        ({"OUTLIT_PROXY_OPS_LISTEN": nobody}, ": connection refused"),
+        ({"OUTLIT_PROXY_OPS_LISTEN": nobody}, ": connection refused: start the proxy, or say by --config "),
     ]
     for changed, error in wrong:
         result = operator.run(*command, **changed)
@@ -46,6 +46,7 @@ def test_what_stands_in_the_way_is_one_readable_line(operator: Operator, command
     for url in ("nonsense", "http://", "file:///etc/passwd", "http://a b/"):
         result = operator.run(*command, "--ops-url", url)
         assert result.exit_code == 1, url
+        assert url.startswith("http") or "write http://, host and port" in result.stderr
         assert result.stderr.count("\n") == 1, result.stderr
 
 
@@ -77,10 +78,28 @@ def test_ops_url_is_asked_where_it_is_given(operator: Operator) -> None:
     assert result.exit_code == 0, result.output
 
 
-def test_wrong_settings_are_exit_code_78(operator: Operator) -> None:
+def test_who_does_not_know_where_the_proxy_listens_ends_with_exit_code_78(operator: Operator) -> None:
     result = operator.run("dead", "list", OUTLIT_PROXY_OPS_LISTEN="nowhere")
     assert result.exit_code == 78
     assert result.stderr.startswith("configuration: ")
+
+
+@pytest.mark.parametrize(
+    "command", [("healthcheck",), ("keys", "list"), ("send", "--key", "pk_a")], ids=" ".join
+)
+@pytest.mark.parametrize(
+    "text", ["[delivery]\nlinger = 5\n", "[delivery\n"], ids=["a wrong value", "no TOML"]
+)
+def test_a_file_that_was_broken_after_the_start_keeps_nobody_from_asking(
+    operator: Operator, tmp_path: Path, command: tuple[str, ...], text: str
+) -> None:
+    """Least of all a container's health check: it would have the proxy restarted, which then cannot start."""
+    broken = tmp_path / "proxy.toml"
+    broken.write_text(text)
+    result = operator.run(*command, OUTLIT_PROXY_CONFIG=str(broken))
+    assert result.exit_code == 0, result.output
+    assert result.stderr.startswith("configuration: ")
+    assert str(broken) in result.stderr
 
 
 def test_a_port_that_the_system_chooses_cannot_be_guessed(operator: Operator) -> None:

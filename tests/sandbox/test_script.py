@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -141,6 +142,18 @@ def test_the_command_answers_a_mistake_in_one_line(arguments, said):
     ran = CliRunner().invoke(command, arguments)
     assert ran.exit_code == 2
     assert said in ran.output
+
+
+def test_where_it_cannot_listen_or_write_it_says_so_in_one_line(tmp_path):
+    missing = tmp_path / "missing" / "received.jsonl"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for arguments, said in (
+            (["--listen", f"127.0.0.1:{port}"], f"cannot listen on 127.0.0.1:{port}: address already in use"),
+            (["--listen", "127.0.0.1:0", "--record", str(missing)], f"{missing}: no such file or directory"),
+        ):
+            ran = CliRunner().invoke(command, arguments)
+            assert (ran.exit_code, ran.output) == (1, f"outlit-proxy sandbox: {said}; choose another one\n")
 
 
 def test_a_limit_is_made_of_its_figures():

@@ -14,6 +14,7 @@ from proxy.settings import (
     SettingsError,
     UnknownKeyQuota,
     load,
+    load_what_is_right,
     parse_buffer_url,
 )
 
@@ -633,3 +634,40 @@ def test_every_setting_says_what_it_is(setting):
 def test_no_settings_name_looks_like_a_service_link(setting):
     (line,) = wrong(None, {setting.variable: ""})
     assert line.startswith(f"{setting.variable}: is empty")
+
+
+# What is right of it
+
+
+def test_what_is_wrong_is_said_and_left_at_its_default_and_the_rest_counts(file):
+    path = file(
+        '[ops]\nlisten = "127.0.0.1:9191"\n[delivery]\nlinger = 5\nlease = "11s"\ntimeout = "10s"\n'
+        '[front]\nmax_bodi = 1\nmax_events = 7\n[log]\nlevel = "loud"\n'
+    )
+    settings, lines = load_what_is_right(path, {"OUTLIT_PROXY_NO": "1"}, needed=["ops.listen"])
+    assert settings.ops.listen == ListenAddress("127.0.0.1", 9191)
+    assert settings.front.max_events == 7
+    assert (settings.delivery, settings.log.level) == (DeliverySettings(), "info")
+    told = " | ".join(lines)
+    for what in ("delivery.linger", "delivery.lease (11s)", "front.max_bodi", "log.level", "OUTLIT_PROXY_NO"):
+        assert what in told
+    assert load_what_is_right() == (Settings(), ())
+
+
+@pytest.mark.parametrize("text", [None, "[ops\n"], ids=["missing", "no TOML"])
+def test_what_is_needed_must_be_known_where_a_file_cannot_be_read(file, tmp_path, text):
+    path = tmp_path / "missing.toml" if text is None else file(text)
+    environ = {"OUTLIT_PROXY_OPS_LISTEN": "127.0.0.1:9191"}
+    settings, lines = load_what_is_right(path, environ, needed=["ops.listen"])
+    assert settings.ops.listen.port == 9191
+    assert len(lines) == 1
+    assert load_what_is_right(path)[1] == lines
+    with pytest.raises(SettingsError):
+        load_what_is_right(path, needed=["ops.listen"])
+
+
+def test_what_is_needed_must_be_right():
+    wrong_address = {"OUTLIT_PROXY_OPS_LISTEN": "nowhere"}
+    with pytest.raises(SettingsError):
+        load_what_is_right(environ=wrong_address, needed=["ops.listen"])
+    assert load_what_is_right(environ=wrong_address, needed=["front.listen"])[0] == Settings()
