@@ -21,8 +21,10 @@ from proxy.log.repeats import Repeats
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
-# Enough of a public key to find it in a list of a customer's keys, too little to fill lines.
-_KEY_CHARACTERS = 12
+# Of a public key: enough to tell it from others of the same customer, which often begin alike; too little to
+# fill lines.
+_FIRST_CHARACTERS = 11
+_LAST_CHARACTERS = 4
 
 
 class _LibraryHandler(logging.StreamHandler[TextIO]):
@@ -70,8 +72,10 @@ def configure(
 
 
 def short_key(key: str) -> str:
-    """A public key for a log line: its first characters, and "…" where more were left out."""
-    return key if len(key) <= _KEY_CHARACTERS else f"{key[: _KEY_CHARACTERS - 1]}…"
+    """A public key for a log line: its first and last characters, with "…" for what was left out between."""
+    if len(key) <= _FIRST_CHARACTERS + 1 + _LAST_CHARACTERS:
+        return key
+    return f"{key[:_FIRST_CHARACTERS]}…{key[-_LAST_CHARACTERS:]}"
 
 
 def _is_not_malformed_request(record: logging.LogRecord) -> bool:

@@ -1,4 +1,4 @@
-"""What each pause of a key's gate means, and what to do about it: the words of log, ``keys`` and status."""
+"""What keeps a key, or a queue of it, from sending, and what to do: the words of log, ``keys`` and status."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,3 +41,11 @@ WORDS: Final[Mapping[Pause, Words]] = {
         "The log has Outlit's messages: mend what posts it, or ask Outlit, then `outlit-proxy keys retry`",
     ),
 }
+
+QUEUE_WAITS: Final = Words(
+    "the oldest event waits though the key sends: its queue was refused, or failed, by itself, and is tried"
+    " now and then",
+    "See why (the log, `outlit-proxy tap --outcome deferred`) and mend what posts it, then"
+    " `outlit-proxy keys retry`",
+)
+"""Of one queue, not of its key."""

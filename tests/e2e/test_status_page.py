@@ -10,7 +10,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -128,6 +128,23 @@ def row(page: Page, key: str) -> Locator:
 
 
 @contextmanager
+def held(page: Page, url: str) -> Iterator[Callable[[int], None]]:
+    """None of these requests is answered before the end of the block. Gives what waits for so many."""
+    kept: list[Route] = []
+
+    def keep(route: Route) -> None:
+        kept.append(route)
+
+    def are_under_way(requests: int) -> None:
+        while len(kept) < requests:
+            page.wait_for_timeout(10)
+
+    page.route(url, keep)
+    yield are_under_way
+    page.unroute(url)  # which lets go those that are kept
+
+
+@contextmanager
 def flood(proxy: Proxy, key: str) -> Iterator[None]:
     """As many posts as this machine sends, each of another visitor, until the end of the block."""
     over = threading.Event()
@@ -165,7 +182,7 @@ def test_a_proxy_that_is_well_says_so_and_its_ledger_is_a_sentence_that_balances
 
 def test_nothing_can_be_done_without_the_token_and_a_wrong_one_is_not_kept(page: Page, proxy: Proxy):
     delivered(proxy, "pk_without_a_token_nobody_sees_me")
-    expect(row(page, "pk_without_…")).to_be_visible()
+    expect(row(page, "pk_without_…s_me")).to_be_visible()
     page.get_by_label("ops.token").fill("wrong")
     page.get_by_role("button", name="Administer").click()
     expect(page.locator("#said")).to_have_text("That is not the proxy’s ops.token.")
@@ -178,6 +195,55 @@ def test_nothing_can_be_done_without_the_token_and_a_wrong_one_is_not_kept(page:
     expect(page.locator("#keys button:visible")).to_have_count(0)
     assert page.evaluate("sessionStorage.length") == 0
     assert OPS_TOKEN not in page.content()
+
+
+def test_an_answer_to_nobody_does_not_refuse_a_token_that_was_given_meanwhile(page: Page):
+    with held(page, "**/status") as are_under_way:
+        are_under_way(1)
+        page.get_by_label("ops.token").fill(OPS_TOKEN)
+        page.get_by_role("button", name="Administer").click()
+    expect(page.locator("#administering")).to_be_visible()
+    expect(page.locator("#said")).to_be_empty()
+
+
+def test_dead_letters_that_were_asked_for_before_the_token_was_forgotten_are_not_shown(
+    page: Page, proxy: Proxy, sandbox: Sandbox
+):
+    key = "pk_forgotten_is_shown_to_nobody"
+    delivered(proxy, key)
+    sandbox.fault("refuse_indices", indices=[0], public_key=key, requests=1)
+    post(proxy, key)
+    wait_for("a dead letter", lambda: proxy.ledger()["dead"])
+    with held(page, "**/dead?*") as are_under_way:
+        administers(page)
+        are_under_way(7)
+        expect(row(page, key)).to_be_visible()
+        page.get_by_role("button", name="Forget the token").click()
+    expect(row(page, "pk_forgotte…body")).to_be_visible()
+    assert key not in page.content()
+    operate(proxy, f"dead/purge?key={key}")
+
+
+def test_keys_that_are_shortened_alike_have_a_row_and_a_card_each(page: Page, proxy: Proxy):
+    one, two = "pk_collides_one_here", "pk_collides_two_here"
+    rows = row(page, "pk_collides…here")
+    cards = trouble(page, "paused by operator", "pk_collides…here")
+    for key in (one, two):
+        delivered(proxy, key)
+    operate(proxy, f"keys/{one}/pause")
+    expect(cards).to_have_count(1)
+    for _ in range(3):
+        with page.expect_response("**/status"):
+            pass
+    expect(rows).to_have_count(2)
+    expect(rows.filter(has_text="Paused by an operator")).to_have_count(1)
+    expect(rows.filter(has_text="outlit-proxy keys resume")).to_have_count(0)  # of which of them?
+    operate(proxy, f"keys/{two}/pause")
+    expect(cards).to_have_count(2)
+    for key in (one, two):
+        operate(proxy, f"keys/{key}/resume")
+    expect(cards).to_have_count(0)
+    expect(rows).to_have_count(2)
 
 
 def test_an_outage_shows_within_five_seconds_with_what_to_do(page: Page, proxy: Proxy, sandbox: Sandbox):

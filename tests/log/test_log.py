@@ -164,7 +164,12 @@ def test_no_value_makes_logging_raise(log_format, value):
 
 @pytest.mark.parametrize(
     ("key", "short"),
-    [("pk_abc", "pk_abc"), ("pk_123456789", "pk_123456789"), ("pk_1234567890", "pk_12345678…")],
+    [
+        ("pk_abc", "pk_abc"),
+        ("pk_live_abc_0123", "pk_live_abc_0123"),
+        ("pk_live_abc_01234", "pk_live_abc…1234"),
+        ("pk_live_abc_shop_de", "pk_live_abc…p_de"),
+    ],
 )
 def test_a_public_key_is_shortened(key, short):
     assert log.short_key(key) == short

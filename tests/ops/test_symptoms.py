@@ -22,12 +22,19 @@ WELL = Window(window_s=10.0, accepted_per_s=50.0, delivered_per_s=50.0, requests
 OPEN = View(rate_per_s=90.0, limit_per_s=100.0)
 
 
-def key(held: int = 0, *, queues: int | None = None, stored_bytes: int = 0, **gate: Any) -> KeyFigures:
+def key(
+    held: int = 0,
+    *,
+    queues: int | None = None,
+    stored_bytes: int = 0,
+    oldest_held_ms: int | None = None,
+    **gate: Any,
+) -> KeyFigures:
     return KeyFigures(
         Books(accepted=held, held=held),
         queues=min(held, 1) if queues is None else queues,
         stored_bytes=stored_bytes,
-        oldest_held_ms=None,
+        oldest_held_ms=oldest_held_ms,
         gate=replace(OPEN, **gate),
         succeeded=True,
     )
@@ -192,6 +199,43 @@ CASES: list[tuple[str, Seen, set[Symptom]]] = [
             window={"failed_in_a_row": FAILED, "failing_s": 9.0},
         ),
         {Symptom.UPSTREAM_NOT_ANSWERING, Symptom.FLOOD},
+    ),
+    # a queue that waits by itself
+    ("90 s old", seen({KEY: key(3, oldest_held_ms=0)}, now_ms=90_000), set()),
+    ("older", seen({KEY: key(3, oldest_held_ms=0)}, now_ms=90_001), {Symptom.QUEUE_WAITS}),
+    (
+        "older, and growing",
+        seen({KEY: key(3, oldest_held_ms=0)}, now_ms=90_001, growth_per_s={KEY: 0.5}),
+        {Symptom.QUEUE_WAITS},
+    ),
+    (
+        "the end of a backlog",
+        seen({KEY: key(3, oldest_held_ms=0)}, now_ms=90_001, growth_per_s={KEY: -9.0}),
+        set(),
+    ),
+    (
+        "old because of a backlog",
+        seen({KEY: key(2_701, queues=2_701, oldest_held_ms=0)}, now_ms=90_001),
+        {Symptom.BACKLOG},
+    ),
+    (
+        "old because of a pause",
+        seen({KEY: key(3, oldest_held_ms=0, paused=Pause.KEY_REFUSED)}, now_ms=90_001),
+        {Symptom.KEY_REFUSED},
+    ),
+    (
+        "old because of its Origin",
+        seen({KEY: key(3, oldest_held_ms=0, forbidden_origins=("https://a.example",))}, now_ms=90_001),
+        {Symptom.FORBIDDEN_ORIGINS},
+    ),
+    (
+        "old because of an outage",
+        seen(
+            {KEY: key(3, oldest_held_ms=0)},
+            now_ms=90_001,
+            window={"failed_in_a_row": FAILED, "failing_s": 9.0},
+        ),
+        {Symptom.UPSTREAM_NOT_ANSWERING},
     ),
     ("a quota", seen(window={"recent": {f"rejected_{Rejected.QUOTA}": 1}}), {Symptom.QUOTA_REACHED}),
     # the door

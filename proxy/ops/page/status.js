@@ -84,11 +84,21 @@ function show(element, is) {
   return element
 }
 
+/** Items by their names. What has the same one (short keys may be equal) is numbered. */
+function named(items, name) {
+  const seen = new Map()
+  return new Map(items.map((item) => {
+    const base = name(item)
+    const n = (seen.get(base) ?? 0) + 1
+    seen.set(base, n)
+    return [n > 1 ? `${base}#${n}` : base, item]
+  }))
+}
+
 /** Make the children of `parent` one for each of `items`, in their order, and keep those that are there. */
 function each(parent, items, name, create, fill) {
   const there = new Map([...parent.children].map((child) => [child.dataset.name, child]))
-  items.forEach((item, position) => {
-    const called = name(item)
+  Array.from(named(items, name)).forEach(([called, item], position) => {
     let child = there.get(called)
     if (child === undefined) {
       child = create(item)
@@ -142,8 +152,14 @@ async function ask(path, method = "GET") {
 }
 
 async function poll() {
+  const asker = token
   try {
-    status = await ask("status")
+    const answer = await ask("status")
+    if (token !== asker) { // it says nothing about this one
+      setTimeout(poll)
+      return
+    }
+    status = answer
     lostSince = null
     show(at("lost"), false)
     document.body.classList.remove("is-stale")
@@ -243,7 +259,7 @@ function renderTroubles() {
       put(section, `README: ${heading(trouble.section)}`)
     },
   )
-  const now = new Map(troubles.map((trouble) => [name(trouble), trouble]))
+  const now = named(troubles, name)
   const news = [
     ...[...now].filter(([called]) => !announcedTroubles.has(called)).map(([, trouble]) => `${trouble.key ?? ""} ${trouble.what} ${trouble.what_to_do}`),
     ...[...announcedTroubles].filter(([called]) => !now.has(called)).map(([, trouble]) => `Over: ${trouble.name.replaceAll("_", " ")} ${trouble.key ?? ""}`),
@@ -406,7 +422,9 @@ function createKey(key) {
 }
 
 function fillKey(tr, key) {
-  const trouble = status.troubles.find((each) => each.key === key.key)
+  const namesakes = status.keys.filter((each) => each.key === key.key)
+  // Of several keys that are shortened alike nobody knows which one it is about; its card stands above.
+  const trouble = namesakes.length > 1 ? undefined : status.troubles.find((each) => each.key === key.key)
   const [word, className] = stateOf(key, trouble?.name)
   put(tr.cells[0], key.key)
   put(tr.cells[1].children[0], word).className = className
@@ -478,11 +496,13 @@ async function refreshLetters() {
   }
   const query = filtered()
   const of = `${query} ${status.dead.count}`
+  const asker = token
   if (of === lettersOf && Date.now() - lettersAt < LETTERS_EVERY_MS) return
   const [page, ...counts] = await Promise.all([
     ask(`dead?${new URLSearchParams({ ...Object.fromEntries(query), limit: LETTERS })}`),
     ...REASONS.map((reason) => ask(`dead?${new URLSearchParams({ reason, limit: 1 })}`)),
   ])
+  if (token !== asker) return // it was forgotten meanwhile, and they are not to be seen any more
   lettersOf = of
   lettersAt = Date.now()
   letters = page
@@ -570,7 +590,11 @@ function forget() {
   token = null
   sessionStorage.removeItem(TOKEN)
   letters = lettersOf = null
-  at("dead").tBodies[0].replaceChildren()
+  for (const part of [at("dead").tBodies[0], at("dead-reasons")]) part.replaceChildren()
+  for (const select of [at("dead-reason"), at("dead-key")]) {
+    select.value = ""
+    choices(select, [])
+  }
 }
 
 at("access").addEventListener("submit", (event) => {

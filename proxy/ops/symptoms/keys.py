@@ -6,16 +6,13 @@ from typing import Final
 
 from proxy.buffer import KeyFigures
 from proxy.ledger import Pause
-from proxy.ops.backlog import drain_s, requests_needed
-from proxy.ops.pauses import WORDS
+from proxy.ops.backlog import DRAIN_S, drain_s, requests_needed, waits_by_itself
+from proxy.ops.pauses import QUEUE_WAITS, WORDS
 from proxy.ops.symptoms.buffer import NEARLY_FULL, nearly_full
 from proxy.ops.symptoms.upstream import is_away
 from proxy.ops.symptoms.values import Finding, Seen, Severity, Symptom
 from proxy.ops.symptoms.wording import events, length
 from proxy.wire.limits import PublicKey
-
-DRAIN_S = 30.0
-"""What takes longer than this to go out at a key's rate waits because of the rate, not of the linger."""
 
 STEEP_S = 2.5
 STEEP = 0.2
@@ -68,6 +65,8 @@ def _of_a_key(seen: Seen, key: PublicKey, of: KeyFigures) -> Iterator[Finding]:
         yield nearly_full(of.stored_bytes, seen.max_bytes_per_key, "buffer.max_bytes_per_key", key)
     is_sending = paused in (None, Pause.RATE_LIMITED) and not is_away(seen)
     yield from _of_what_waits(seen, key, of, is_sending=is_sending)
+    if is_sending and paused is None and not gate.forbidden_origins:
+        yield from _of_a_queue_that_waits(seen, key, of)
 
 
 def _of_what_waits(seen: Seen, key: PublicKey, of: KeyFigures, *, is_sending: bool) -> Iterator[Finding]:
@@ -95,5 +94,22 @@ def _of_what_waits(seen: Seen, key: PublicKey, of: KeyFigures, *, is_sending: bo
             "warning",
             f"A backlog of this key is to be worked off: {waits}.",
             "Nothing: it goes out by itself, what has waited longest first.",
+            key,
+        )
+
+
+def _of_a_queue_that_waits(seen: Seen, key: PublicKey, of: KeyFigures) -> Iterator[Finding]:
+    if of.oldest_held_ms is None:
+        return
+    waited_s = (seen.now_ms - of.oldest_held_ms) / 1000
+    # What is left of a backlog is old, too, but it goes.
+    is_going = seen.growth_per_s.get(key, 0.0) < 0.0
+    if waits_by_itself(waited_s, drain_s(of)) and not is_going:
+        what = QUEUE_WAITS.what
+        yield Finding(
+            Symptom.QUEUE_WAITS,
+            "warning",
+            f"{what[0].upper()}{what[1:]}; it was accepted {length(waited_s)} ago.",
+            f"{QUEUE_WAITS.what_to_do}.",
             key,
         )

@@ -64,11 +64,12 @@ def of_outcomes(window: Window) -> Iterator[Finding]:
             " or purge them.",
         )
     if ambiguous := recent.get("ambiguous"):
+        answers = "one answer was" if ambiguous == 1 else f"{ambiguous:,} answers were"
         yield Finding(
             Symptom.AMBIGUOUS,
             "warning",
-            f"In the last minute the answers to {ambiguous:,} requests were lost: their events go out again,"
-            " and may be at Outlit twice, with the same uuids.",
+            f"In the last minute {answers} lost: the events of these requests go out again, and may be at"
+            " Outlit twice, with the same uuids.",
             "GET /ambiguous lists them. See to the network, and to time-outs between here and Outlit.",
         )
     if window.ago_s.get("stalled", STALLED_S) < STALLED_S:

@@ -39,6 +39,7 @@ class Symptom(StrEnum):
     FORBIDDEN_ORIGINS = "forbidden_origins"
     FLOOD = "flood"
     BACKLOG = "backlog"
+    QUEUE_WAITS = "queue_waits"
     QUOTA_REACHED = "quota_reached"
     EVENTS_REFUSED = "events_refused"
     DEAD_LETTERS_GROWING = "dead_letters_growing"
@@ -73,6 +74,7 @@ SECTION: Final[Mapping[Symptom, str]] = {
     Symptom.FORBIDDEN_ORIGINS: _OUTLIT,
     Symptom.FLOOD: _FLOOD,
     Symptom.BACKLOG: _FLOOD,
+    Symptom.QUEUE_WAITS: _OUTLIT,
     Symptom.QUOTA_REACHED: _FLOOD,
     Symptom.EVENTS_REFUSED: "#what-clients-are-told",
     Symptom.DEAD_LETTERS_GROWING: "#dead-letters",
@@ -106,7 +108,7 @@ class Seen:
 
     `checks`: of being ready, "ok" or what is wrong. `figures`: None where the buffer did not answer.
     `growth_per_s`: by how many requests a second more are waiting for a key, where that is known yet.
-    `limit_per_s`: what a key may send. `unsafe`: of a Redis.
+    `limit_per_s`: what a key may send. `unsafe`: of a Redis. `now_ms`: the time of day.
     """
 
     checks: Mapping[str, str]
@@ -118,3 +120,4 @@ class Seen:
     growth_per_s: Mapping[PublicKey, float] = field(default_factory=dict)
     unsafe: tuple[Unsafe, ...] = ()
     reloads: Reloads = field(default_factory=Reloads)
+    now_ms: int = 0
