@@ -8,7 +8,7 @@
 | … names a field of the envelope | dead (`envelope_refused`) | goes on |
 | … names nothing, to several events | go again | goes on with half of them, to find the bad one |
 | … names nothing, to one event | dead (`refused`) | goes on |
-| … while nothing shows that Outlit takes others of the key | go again | waits 2 s, doubling to 5 min |
+| … while it may be that Outlit refuses all that the key sends | go again | waits 2 s, doubling to 5 min |
 | 401, 402, 404, 3xx | go again | with its whole key, 15 s, doubling to 5 min; then one probe |
 | 401 to a key that was never confirmed, for an hour | dead (`key_refused`) | goes on |
 | 403 | go again; dead (`forbidden`) at `delivery.max_age` | waits 60 s, doubling to 1 h |

@@ -7,6 +7,7 @@ from typing import Any
 
 import helm_python
 import pytest
+import yaml
 
 from tests.deploy.helm_chart import CHART, LEAST, ROOT, STATEFULSET, objects, rendered
 
@@ -122,6 +123,33 @@ def names_of(values: Mapping[str, Any], path: str = "") -> set[str]:
         here = f"{path}.{name}".removeprefix(".")
         names |= {here, name} | (names_of(value, here) if isinstance(value, dict) else set())
     return names
+
+
+def test_each_service_that_a_route_of_your_own_names_is_the_charts_by_port():
+    services = {
+        m["metadata"]["name"]: {port[word] for port in m["spec"]["ports"] for word in ("name", "port")}
+        for m in objects(LEAST, name="outlit-proxy")
+        if m["kind"] == "Service"
+    }
+    page = (ROOT / "deploy" / "reverse-proxy" / "README.md").read_text(encoding="utf-8")
+    backends = [found for block in blocks(page, "yaml") for found in _backends(yaml.safe_load(block))]
+    assert len(backends) == 2, "of the Ingress and of the HTTPRoute"
+    assert not [(name, port) for name, port in backends if port not in services[name]]
+
+
+def _backends(value: Any) -> Iterator[tuple[str, str | int]]:
+    """Each Service that an Ingress or a route sends to, and its port."""
+    if isinstance(value, list):
+        for each in value:
+            yield from _backends(each)
+    elif isinstance(value, dict):
+        if "service" in value and isinstance(value["service"], dict):
+            port = value["service"]["port"]
+            yield value["service"]["name"], port.get("name") or port["number"]
+        for backend in value.get("backendRefs", ()):
+            yield backend["name"], backend["port"]
+        for inner in value.values():
+            yield from _backends(inner)
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -47,10 +47,16 @@ TRUSTED = {"config": {"front": {"trusted_proxies": ["10.0.0.0/8"]}}}
         ({**LEAST, "opsToken": {"value": "12345678"}}, "it in opsToken.existingSecret."),
         ({"redis": {"url": "redis://r", "password": "p"}}, "it in redis.existingSecret."),
         (LEAST, "Metrics are at web-outlit-proxy-ops:9090/metrics"),
+        (LEAST, "(If its pods stay in ImagePullBackOff: no node has the image outlit-proxy:"),
     ],
 )
 def test_the_notes_say(values, said):
     assert said in notes(values)
+
+
+def test_an_image_of_a_registry_is_taken_to_be_there():
+    for image in ({"registry": "registry.example.com"}, {"repository": "registry.example.com/outlit-proxy"}):
+        assert "ImagePullBackOff" not in notes({**LEAST, "image": image})
 
 
 def test_the_notes_warn_of_nothing_where_nothing_is_wrong():

@@ -86,6 +86,16 @@ def test_it_leaves_the_proxy_what_its_settings_need(tmp_path: Path):
     assert int(SAID["LimitNOFILE"][0]) > settings.front.max_connections + settings.delivery.in_flight
 
 
+def test_the_operators_commands_are_told_of_the_files_of_the_unit():
+    readme = (UNIT.parent / "README.md").read_text(encoding="utf-8").partition("## Operate")[2]
+    exported = dict(re.findall(r"^export (\w+)=(\S+)$", readme, re.MULTILINE))
+    environment = dict(line.split("=", 1) for line in SAID["Environment"])
+    assert exported == {
+        "OUTLIT_PROXY_CONFIG": environment["OUTLIT_PROXY_CONFIG"],
+        "OUTLIT_PROXY_OPS_TOKEN_FILE": SAID["LoadCredential"][0].partition(":")[2],
+    }
+
+
 def test_what_starts_it_asks_first_and_what_fails_for_good_is_not_tried_again():
     # "-": systemd looks at the exit code of the main process alone when it decides whether to try again.
     assert SAID["ExecStartPre"] == [f"-{INSTALLED} check --offline"]
@@ -136,7 +146,8 @@ def test_installed_by_the_readme_systemd_starts_reloads_restarts_and_stops_it(
         assert f"127.0.0.1:{front}" in machine.shown(UNIT.stem, "StatusText")["StatusText"]
         code, user = machine.run("stat", "--format=%u", "/var/lib/outlit-proxy/outlit-proxy.db")
         assert (code, int(user) in DYNAMIC_USERS) == (0, True)
-        told = ["env", "OUTLIT_PROXY_OPS_TOKEN_FILE=/etc/outlit-proxy/ops-token", *settings]
+        token = "OUTLIT_PROXY_OPS_TOKEN_FILE=/etc/outlit-proxy/ops-token"
+        told = ["env", f"OUTLIT_PROXY_CONFIG={SETTINGS_FILE}", token, *settings]
         code, said = machine.run(*told, INSTALLED, "send", "--key", "pk_systemd")
         assert code == 0, said
 

@@ -35,7 +35,7 @@ STAYS = {
 HARMLESS = re.compile(
     r"(?:[A-Z_]+=\S+ )*"
     r"(?:outlit-proxy|curl|promtool|prometheus|export|sed|mkdir|chmod|cp|openssl|caddy validate"
-    r"|kubectl kustomize|make (?:demo|help)$|eval \"\$\(outlit-proxy completion) ?"
+    r"|kubectl kustomize|make (?:demo|help)$|\.venv/bin/pip wheel|eval \"\$\(outlit-proxy completion) ?"
     r"(?!.*(?<![\w.:-])/(?:bin|boot|etc|home|lib|opt|root|run|srv|usr|var)/)",
     re.DOTALL,
 )
