@@ -18,6 +18,7 @@ _FRESH = """
 set -e
 root=$1 groups=$2 name=$3
 shift 3
+mount -t tmpfs tmpfs "$root/tmp"  # first: what is seen of this machine may lie below it
 for seen; do
     if [ -d "$seen" ]; then mkdir -p "$root$seen"; else mkdir -p "$root${seen%/*}"; touch "$root$seen"; fi
     mount --bind "$seen" "$root$seen"
@@ -36,7 +37,6 @@ exec unshare --cgroup --pid --fork --kill-child --mount --propagation private --
     mount -o ro -t sysfs sysfs sys
     mount -t cgroup2 cgroup2 sys/fs/cgroup
     mount -t tmpfs tmpfs run
-    mount -t tmpfs tmpfs tmp
     mount -o mode=755 -t tmpfs tmpfs dev
     for device in null zero full random urandom tty; do cp --archive "/dev/$device" dev; done
     mkdir dev/pts dev/shm
