@@ -105,6 +105,7 @@ def test_every_metric_that_is_a_trouble_by_itself_has_an_alert():
         f"outlit_proxy_{name}"
         for name in (
             "ledger_difference",
+            "buffer_up",
             "buffer_lost_total",
             "buffer_unsafe",
             "buffer_used_ratio",

@@ -62,6 +62,7 @@ def test_a_rollout_takes_no_pod_before_another_is_there():
         (STATEFULSET, 0),
         ({**STATEFULSET, "replicaCount": 2}, 1),
         ({**LEAST, "replicaCount": 1, "autoscaling": {"enabled": True}}, 1),
+        ({**LEAST, "autoscaling": {"enabled": True, "minReplicas": 1}}, 1),
         ({**LEAST, "podDisruptionBudget": {"enabled": False}}, 0),
     ],
 )

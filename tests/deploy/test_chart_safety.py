@@ -158,7 +158,7 @@ def test_a_network_policy_lets_through_what_is_needed():
     ("values", "ports"),
     [
         ({"redis": {"url": "redis://redis.example"}}, [[6379], [443]]),
-        ({"redis": {"url": "redis://user@[fd00::1]:7000/2"}}, [[7000], [443]]),
+        ({"redis": {"url": "redis://user@[fd00::1]:7000/2", "password": "p"}}, [[7000], [443]]),
         ({"redis": {"url": "redis+sentinel://a:1,b,c:1/main?tls=true"}}, [[1, 26379, 6379], [443]]),
         ({"redis": {"url": "redis+cluster://a:7000,b:7001"}}, [[7000, 7001], [443]]),
         ({"redis": {"existingSecret": "redis", "existingSecretUrlKey": "url"}}, [[6379], [443]]),
@@ -170,3 +170,49 @@ def test_a_network_policy_lets_through_what_is_needed():
 def test_a_network_policy_knows_the_ports_of_redis_and_of_outlit(values, ports):
     policy = one(objects({**values, "networkPolicy": {"enabled": True}}), "NetworkPolicy")["spec"]
     assert [[port["port"] for port in rule["ports"]] for rule in policy["egress"][1:]] == ports
+
+
+CLIENTS = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress-nginx"}}}
+
+
+@pytest.mark.parametrize(
+    ("tests", "let_in"),
+    [({"publicKey": "pk_a"}, True), ({}, False), ({"publicKey": "pk_a", "enabled": False}, False)],
+)
+def test_a_network_policy_lets_the_test_post_where_it_does(tests, let_in):
+    values = {
+        **LEAST,
+        "opsToken": {"existingSecret": "ops"},
+        "tests": tests,
+        "networkPolicy": {"enabled": True, "front": {"from": [CLIENTS]}},
+    }
+    manifests = objects(values)
+    front = one(manifests, "NetworkPolicy")["spec"]["ingress"][0]
+    *own, others = front["from"]
+    assert others == CLIENTS
+    assert len(own) == let_in
+    for peer in own:
+        test_pod = one(manifests, "Pod", "-test")["metadata"]["labels"]
+        assert peer["podSelector"]["matchLabels"].items() <= test_pod.items()
+
+
+def test_a_network_policy_that_lets_everybody_post_lets_the_test():
+    values = {**LEAST, "opsToken": {"existingSecret": "ops"}, "tests": {"publicKey": "pk_a"}}
+    policy = one(objects({**values, "networkPolicy": {"enabled": True}}), "NetworkPolicy")["spec"]
+    assert "from" not in policy["ingress"][0]
+
+
+def test_a_network_policy_takes_the_ports_of_the_clusters_names():
+    policy = one(
+        objects({**LEAST, "networkPolicy": {"enabled": True, "dns": {"ports": [53, 5353]}}}), "NetworkPolicy"
+    )
+    names = [(port["port"], port["protocol"]) for port in policy["spec"]["egress"][0]["ports"]]
+    assert names == [(53, "UDP"), (53, "TCP"), (5353, "UDP"), (5353, "TCP")]
+
+
+@pytest.mark.parametrize(
+    ("service", "protocol"), [({}, "http"), ({"appProtocol": ""}, None), ({"appProtocol": "tcp"}, "tcp")]
+)
+def test_what_the_service_speaks_is_said_as_it_is_wanted(service, protocol):
+    (port,) = one(objects({**LEAST, "service": service}), "Service")["spec"]["ports"]
+    assert port.get("appProtocol") == protocol

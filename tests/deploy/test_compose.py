@@ -109,6 +109,16 @@ def test_redis_has_room_for_all_that_the_proxy_may_keep(settings: Settings):
     assert settings.buffer.max_bytes + settings.dead.max_bytes < gigabytes * 2**30
 
 
+def test_redis_writes_only_where_something_is_mounted():
+    """The rest is read-only, and of the image's folders none is known."""
+    flags, volumes = _flags(REDIS["command"]), {mount.split(":")[1] for mount in REDIS["volumes"]}
+    assert flags["--dir"] in volumes
+    assert str(Path(flags["--unixsocket"]).parent) in volumes
+    [source] = [mount.split(":")[0] for mount in REDIS["volumes"] if ":/etc/redis/redis.conf" in mount]
+    configuration = (FOLDER / source).read_text(encoding="utf-8")
+    assert not re.findall(r"^(?:dir|logfile|pidfile|aclfile) .*", configuration, re.MULTILINE)
+
+
 def test_prometheus_scrapes_the_proxy_and_finds_its_rules(tmp_path: Path):
     """Its two files, as they are mounted, beside each other."""
     for mount in PROMETHEUS["volumes"][:2]:
@@ -133,12 +143,19 @@ def test_prometheus_scrapes_the_proxy_and_finds_its_rules(tmp_path: Path):
 
 @pytest.fixture
 def redis_socket(tmp_path: Path) -> Iterator[Path]:
-    """Redis, by the command of its container; only its paths are others."""
+    """Redis, by the command of its container; only its paths are others.
+
+    A folder that its configuration names is not there, as it is not in the image: Redis goes to it before it
+    reads --dir, and ends.
+    """
     socket, data = tmp_path / "redis.sock", tmp_path / "redis"
     data.mkdir()
     mounts = dict(mount.split(":")[1::-1] for mount in REDIS["volumes"])
+    text = (FOLDER / mounts["/etc/redis/redis.conf"]).read_text(encoding="utf-8")
+    configuration = tmp_path / "redis.conf"
+    configuration.write_text(re.sub(r"^dir .*", f"dir {tmp_path}/absent", text, flags=re.MULTILINE))
     places = {
-        "/etc/redis/redis.conf": str(FOLDER / mounts["/etc/redis/redis.conf"]),
+        "/etc/redis/redis.conf": str(configuration),
         "/run/redis/redis.sock": str(socket),
         "/data": str(data),
     }

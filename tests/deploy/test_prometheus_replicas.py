@@ -88,8 +88,9 @@ def test_a_redis_that_is_away_is_seen_from_processes_that_are_not(fleet: Fleet):
     fleet.prometheus.wait_until("count(up == 1 and on (instance) outlit_proxy_buffer_up == 0) == 2")
     assert fleet.prometheus.number(shown("Buffer: answers")) == 0
     assert fleet.prometheus.query("outlit_proxy_ledger_events") == []
-    assert fleet.post(6, 0) == 503
+    # Without a request: behind a readiness probe there is none.
     fleet.prometheus.wait_until_fires("OutlitProxyRefusesPosts", severity="page")
+    assert fleet.post(6, 0) == 503
     fleet.redis.start()
     fleet.prometheus.wait_until("min(outlit_proxy_buffer_up) == 1")
     assert fleet.post(7, 0) == 200

@@ -106,6 +106,12 @@ def test_what_it_keeps_fits_where_it_keeps_it(example: Example):
     assert sidecar_of(workload)["volumeMounts"] == [{"name": "outlit-data", "mountPath": "/data"}]
 
 
+def test_its_memory_holds_the_bodies_that_it_takes_and_400_mb_for_the_rest(example: Example):
+    limit = sidecar_of(workload_of(example[1]))["resources"]["limits"]["memory"]
+    bytes_ = int(limit.removesuffix("Mi")) * 2**20
+    assert bytes_ >= load(environ=environment_of(example[1])).front.max_pending_bytes + 400_000_000
+
+
 def test_no_container_can_more_than_it_has_to(example: Example):
     pod = pod_of(workload_of(example[1]))
     assert pod["automountServiceAccountToken"] is False
@@ -181,6 +187,23 @@ def test_its_kustomization_puts_the_sidecar_of_ones_own_registry_beside_an_app(t
     resources = rendered(tmp_path)
     assert sidecar_of(workload_of(resources))["image"] == "registry.example.com/outlit-proxy:0.1.0"
     assert environment_of(resources).items() >= environment_of(rendered(FOLDER / "example")).items()
+
+
+def test_its_patch_gives_an_app_with_a_long_end_back_its_time(tmp_path: Path):
+    """The component alone makes less of it."""
+    shutil.copytree(FOLDER, tmp_path / "sidecar")
+    workload = yaml.safe_load((FOLDER / "example" / "deployment.yaml").read_text(encoding="utf-8"))
+    pod_of(workload)["terminationGracePeriodSeconds"] = 300
+    written = README.partition("```yaml\n# kustomization.yaml, for an application that had 300 s\n")[2]
+    base = "resources: [deployment.yaml]\ncomponents: [../sidecar/drain]\n"
+    seconds = []
+    for name, patches in [("without", ""), ("with", written.partition("```")[0])]:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "deployment.yaml").write_text(yaml.safe_dump(workload))
+        (folder / "kustomization.yaml").write_text(base + patches)
+        seconds.append(pod_of(workload_of(rendered(folder)))["terminationGracePeriodSeconds"])
+    assert seconds == [APPS_TIME_S + 25 + SPARE_S, 300 + 25 + SPARE_S]
 
 
 def test_its_commands_name_what_there_is():

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from prometheus_client import ProcessCollector
 
 from proxy.settings import load
 from tests.deploy.containers import Image, what_pip_reads
@@ -64,6 +65,16 @@ def test_it_is_exposed_to_as_little_as_it_can_be(unit: Path):
         text=True,
     )
     assert reckoned.returncode == 0, reckoned.stdout + reckoned.stderr
+
+
+def test_it_leaves_the_proxy_what_its_own_metrics_are_read_from(tmp_path: Path):
+    """Where only processes are in /proc, nothing of the process is shown: not its memory, not its start."""
+    assert "ProcSubset" not in SAID
+    assert SAID["ProtectProc"] == ["invisible"], "which hides the processes of others, and not its own"
+    (tmp_path / "self").symlink_to("/proc/self")
+    assert not list(ProcessCollector(proc=str(tmp_path), registry=None).collect())
+    (tmp_path / "stat").symlink_to("/proc/stat")
+    assert list(ProcessCollector(proc=str(tmp_path), registry=None).collect())
 
 
 def test_it_leaves_the_proxy_what_its_settings_need(tmp_path: Path):
@@ -144,6 +155,7 @@ def test_installed_by_the_readme_systemd_starts_reloads_restarts_and_stops_it(
         # It has started when it is ready, as a user of its own.
         assert http(f"http://127.0.0.1:{ops}/readyz")[0] == 200
         assert f"127.0.0.1:{front}" in machine.shown(UNIT.stem, "StatusText")["StatusText"]
+        assert b"\nprocess_resident_memory_bytes " in http(f"http://127.0.0.1:{ops}/metrics")[1]
         code, user = machine.run("stat", "--format=%u", "/var/lib/outlit-proxy/outlit-proxy.db")
         assert (code, int(user) in DYNAMIC_USERS) == (0, True)
         token = "OUTLIT_PROXY_OPS_TOKEN_FILE=/etc/outlit-proxy/ops-token"

@@ -6,6 +6,7 @@ one line each, with what to write instead.
 {{- $problems := concat
   (include "outlit-proxy.bufferProblems" . | fromJsonArray)
   (include "outlit-proxy.secretProblems" . | fromJsonArray)
+  (include "outlit-proxy.variableProblems" . | fromJsonArray)
   (include "outlit-proxy.workloadProblems" . | fromJsonArray)
   (include "outlit-proxy.routeProblems" . | fromJsonArray) -}}
 {{- if $problems -}}
@@ -27,8 +28,15 @@ one line each, with what to write instead.
   {{- end -}}
   {{- $held := include "outlit-proxy.bytes" (dig "buffer" "max_bytes" "4GB" .Values.config) | int64 -}}
   {{- $dead := include "outlit-proxy.bytes" (dig "dead" "max_bytes" "500MB" .Values.config) | int64 -}}
-  {{- if lt (include "outlit-proxy.bytes" .Values.persistence.size | int64) (add $held $dead) -}}
+  {{- $size := include "outlit-proxy.bytes" .Values.persistence.size | int64 -}}
+  {{- if lt $size (add $held $dead) -}}
     {{- $problems = append $problems (printf "persistence.size: %s is less than config.buffer.max_bytes and config.dead.max_bytes together (%d MB): the disk would be full before the proxy refuses anything; ask for more, or lower these" .Values.persistence.size (div (add $held $dead) 1000000)) -}}
+  {{- else if not .Values.persistence.enabled -}}
+    {{- /* A file is larger than what it holds. A full disk is answered with 503; a full emptyDir by the kubelet. */ -}}
+    {{- $least := add (div (mul (add $held $dead) 5) 4) 64000000 -}}
+    {{- if lt $size $least -}}
+      {{- $problems = append $problems (printf "persistence.size: %s leaves too little room beside config.buffer.max_bytes and config.dead.max_bytes: the kubelet evicts a pod whose emptyDir is full, with all that it holds, before the proxy refuses anything; write %dM or more, or lower these" .Values.persistence.size (div (add $least 999999) 1000000)) -}}
+    {{- end -}}
   {{- end -}}
   {{- if and (not .Values.persistence.enabled) (ne (dig "delivery" "on_exit" "keep" .Values.config) "drain") -}}
     {{- $problems = append $problems "persistence.enabled: is false, so what a pod holds is gone with it: leave it on, or write config.delivery.on_exit: drain, which sends as much as config.delivery.grace allows before a pod ends" -}}
@@ -41,6 +49,9 @@ one line each, with what to write instead.
   {{- if regexMatch "^[a-z+]+://[^@/]*:[^@/]*@" $redis.url -}}
     {{- $problems = append $problems "redis.url: holds a password, which everybody who may look at the pods could read: put it into a Secret and name that in redis.existingSecret (the whole URL, with redis.existingSecretUrlKey)" -}}
   {{- end -}}
+  {{- if and (regexMatch "^[a-z+]+://[^@/:]+@" $redis.url) (not (include "outlit-proxy.hasRedisPassword" .)) -}}
+    {{- $problems = append $problems "redis.url: names a user, and there is no password for it: name the Secret that has it in redis.existingSecret, or leave the user out" -}}
+  {{- end -}}
   {{- if $redis.existingSecretUrlKey -}}
     {{- $problems = append $problems "redis.url: is set together with redis.existingSecretUrlKey: leave one of them out" -}}
   {{- end -}}
@@ -52,6 +63,15 @@ one line each, with what to write instead.
   {{- $problems = append $problems "redis.password: is set together with redis.existingSecret: leave one of them out" -}}
 {{- end -}}
 {{- $problems | toJson -}}
+{{- end }}
+
+{{/* "true" where the pods get a password for Redis: from the chart, or by variables of the user's own. */}}
+{{- define "outlit-proxy.hasRedisPassword" -}}
+{{- $has := or (include "outlit-proxy.redisPasswordSecret" .) .Values.extraEnvFrom -}}
+{{- range .Values.extraEnv -}}
+  {{- $has = or $has (hasPrefix "OUTLIT_PROXY_BUFFER_PASSWORD" (get . "name")) -}}
+{{- end -}}
+{{- if $has -}}true{{- end -}}
 {{- end }}
 
 {{- define "outlit-proxy.secretProblems" -}}
@@ -72,6 +92,33 @@ one line each, with what to write instead.
   {{- $parts := splitList "." $name -}}
   {{- if hasKey (get $.Values.config (first $parts) | default dict) (last $parts) -}}
     {{- $problems = append $problems (printf "config.%s: %s" $name (get $elsewhere $name)) -}}
+  {{- end -}}
+{{- end -}}
+{{- $problems | toJson -}}
+{{- end }}
+
+{{/* Variables that would override what the chart sets, or what it computes a time, a size or a port from. */}}
+{{- define "outlit-proxy.variableProblems" -}}
+{{- $problems := list -}}
+{{- $set := dict
+  "OUTLIT_PROXY_CONFIG" "write the settings into config"
+  "OUTLIT_PROXY_FRONT_LISTEN" "the pods listen on 8080; service.port is the Service's, listenHost the address"
+  "OUTLIT_PROXY_OPS_LISTEN" "the pods listen on 9090; listenHost is the address"
+  "OUTLIT_PROXY_BUFFER_URL" "write redis.url or redis.existingSecretUrlKey, or mode: statefulset for a file on a volume" -}}
+{{- $computed := dict
+  "OUTLIT_PROXY_BUFFER_MAX_BYTES" "buffer.max_bytes"
+  "OUTLIT_PROXY_DEAD_MAX_BYTES" "dead.max_bytes"
+  "OUTLIT_PROXY_DELIVERY_GRACE" "delivery.grace"
+  "OUTLIT_PROXY_DELIVERY_ON_EXIT" "delivery.on_exit"
+  "OUTLIT_PROXY_DELIVERY_RATE_SHARE" "delivery.rate_share"
+  "OUTLIT_PROXY_FRONT_MAX_PENDING_BYTES" "front.max_pending_bytes"
+  "OUTLIT_PROXY_UPSTREAM_URL" "upstream.url" -}}
+{{- range .Values.extraEnv -}}
+  {{- $name := get . "name" -}}
+  {{- if hasKey $set $name -}}
+    {{- $problems = append $problems (printf "extraEnv: %s is for the chart to set: %s" $name (get $set $name)) -}}
+  {{- else if hasKey $computed $name -}}
+    {{- $problems = append $problems (printf "extraEnv: the chart computes with %s and does not look into variables: write it into config.%s" $name (get $computed $name)) -}}
   {{- end -}}
 {{- end -}}
 {{- $problems | toJson -}}
@@ -101,8 +148,9 @@ one line each, with what to write instead.
 {{- end -}}
 {{- with dig "limits" "memory" "" .Values.resources -}}
   {{- $pending := dig "front" "max_pending_bytes" "256MB" $.Values.config -}}
-  {{- if le (include "outlit-proxy.bytes" . | int64) (include "outlit-proxy.bytes" $pending | int64) -}}
-    {{- $problems = append $problems (printf "resources.limits.memory: %v is no more than config.front.max_pending_bytes, %v: the pod would be killed for want of memory before it answers 503; raise it to twice that, or lower the setting" . $pending) -}}
+  {{- $least := add (include "outlit-proxy.bytes" $pending | int64) 400000000 -}}
+  {{- if lt (include "outlit-proxy.bytes" . | int64) $least -}}
+    {{- $problems = append $problems (printf "resources.limits.memory: %v is not enough for config.front.max_pending_bytes, %v, and 400 MB for the rest: the pod would be killed for want of memory before it answers 503; raise it to %dM, or lower the setting" . $pending (div (add $least 999999) 1000000)) -}}
   {{- end -}}
 {{- end -}}
 {{- if and .Values.tests.publicKey (not (include "outlit-proxy.opsTokenSecret" .)) -}}
@@ -113,6 +161,15 @@ one line each, with what to write instead.
 
 {{- define "outlit-proxy.routeProblems" -}}
 {{- $problems := list -}}
+{{- $service := .Values.service -}}
+{{- if and $service.nodePort (eq $service.type "ClusterIP") -}}
+  {{- $problems = append $problems "service.nodePort: a Service of type ClusterIP has none: leave it out, or write service.type: NodePort or LoadBalancer" -}}
+{{- end -}}
+{{- range $name := list "loadBalancerClass" "loadBalancerSourceRanges" -}}
+  {{- if and (get $service $name) (ne $service.type "LoadBalancer") -}}
+    {{- $problems = append $problems (printf "service.%s: a Service of type %s has no load balancer: leave it out, or write service.type: LoadBalancer" $name $service.type) -}}
+  {{- end -}}
+{{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
   {{- $problems = append $problems "ingress.hosts: is empty: write the names under which clients find the proxy, as [{host: t.example.com}]" -}}
 {{- end -}}

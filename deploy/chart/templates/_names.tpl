@@ -30,6 +30,14 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: proxy
 {{- end }}
 
+{{/* The pod of `helm test`, as a network policy lets it in. */}}
+{{- define "outlit-proxy.testPeer" -}}
+podSelector:
+  matchLabels:
+    {{- include "outlit-proxy.identity" . | nindent 4 }}
+    app.kubernetes.io/component: test
+{{- end }}
+
 {{/* Labels of every object; `component` says which of the release's it is. */}}
 {{- define "outlit-proxy.labels" -}}
 {{- $labels := include "outlit-proxy.identity" .root | fromYaml -}}

@@ -16,7 +16,7 @@ from tests.redis_servers import HOST, REDIS, VALKEY, RedisServer
 
 CONFIGURATION = Path(__file__).parents[3] / "config" / "redis.conf"
 TEXT = CONFIGURATION.read_text(encoding="utf-8")
-PLACES_AND_SIZES = {"bind", "port", "dir", "maxmemory", "auto-aof-rewrite-min-size", "repl-backlog-size"}
+PLACES_AND_SIZES = {"bind", "port", "maxmemory", "auto-aof-rewrite-min-size", "repl-backlog-size"}
 DIRECTIVE = re.compile(r"^([a-z][a-z0-9-]+) (.*)$", re.MULTILINE)
 
 
@@ -57,14 +57,7 @@ async def test_nothing_is_wrong_with_a_server_of_this_configuration(tmp_path: Pa
     with _server(tmp_path, program, TEXT) as server:
         assert not await _found(server)
         for name, value in DIRECTIVE.findall(TEXT):
-            if name not in {
-                "bind",
-                "port",
-                "dir",
-                "maxmemory",
-                "auto-aof-rewrite-min-size",
-                "repl-backlog-size",
-            }:
+            if name not in PLACES_AND_SIZES:
                 assert server.client.config_get(name)[name] == value.strip('"'), name
         server.restart()
         assert not await _found(server), "and after a crash"
