@@ -11,7 +11,6 @@ from proxy.cli.client import printable
 from proxy.cli.operations import Operations, operations_options
 from proxy.cli.terminal import as_json, counted, lasting, sure, table
 from proxy.ledger import Pause
-from proxy.ops.backlog import waits_by_itself
 from proxy.ops.pauses import QUEUE_WAITS, WORDS
 
 _FORBIDDEN = "Outlit answers 403 to requests of {}; enable that domain at Outlit, then `keys retry`"
@@ -161,12 +160,8 @@ def _state(key: Mapping[str, Any]) -> str:
 def _age(moment: str | None) -> str:
     if moment is None:
         return "-"
-    return lasting(_waited_s(moment))
-
-
-def _waited_s(moment: str) -> float:
-    """By this machine's clock; one that is behind the buffer's must not show a time below zero."""
-    return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())
+    # By this machine's clock; one that is behind the buffer's must not show a time below zero.
+    return lasting(max(0.0, (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()))
 
 
 def _remarks(key: dict[str, Any]) -> list[str]:
@@ -175,7 +170,6 @@ def _remarks(key: dict[str, Any]) -> list[str]:
     if origins := key["forbidden_origins"]:
         named = ", ".join(printable(origin) or "clients without an Origin" for origin in origins)
         remarks.append(f"forbidden: {_FORBIDDEN.format(named)}")
-    since = key["oldest_held_at"]
-    if not remarks and since and waits_by_itself(_waited_s(since), key["time_to_drain_s"]):
+    if key["queue_waits"]:
         remarks.append(f"waits: {QUEUE_WAITS}")
     return [f"{key['key']}: {remark}" for remark in remarks]

@@ -60,7 +60,7 @@ def make_app(  # noqa: PLR0913  # each is a room that the listener shows or stee
     app[_ACCESS], app[_ERASURE] = Access(token), Erasure(buffer, metrics, lease_s)
     guarded = app[_ACCESS].guarded
     draining = Draining(buffer, on_drain)
-    fates, dead, keys = Fates(buffer), DeadLetters(buffer, metrics), Keys(buffer)
+    fates, dead, keys = Fates(buffer), DeadLetters(buffer, metrics), Keys(buffer, books.trends)
     app[_TAPPING] = tapping = Tapping(taps or Taps())
     app.on_shutdown.append(tapping.close)
     app.add_routes(

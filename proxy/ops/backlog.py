@@ -1,4 +1,4 @@
-"""How long what is held takes to go out, and whether something of it waits for another reason."""
+"""How long what is held takes to go out."""
 
 from math import ceil
 
@@ -7,9 +7,6 @@ from proxy.wire.limits import EVENTS_PER_REQUEST
 
 DRAIN_S = 30.0
 """What takes longer than this to go out at a key's rate waits because of the rate, not of the linger."""
-
-WAITS_S = 90.0
-"""So long nothing waits that could go: longer than any linger, and than a lease as it is set as a rule."""
 
 
 def requests_needed(of: KeyFigures) -> int:
@@ -25,12 +22,3 @@ def drain_s(of: KeyFigures) -> float:
     """
     requests = requests_needed(of)
     return requests / of.gate.rate_per_s + of.gate.paused_for_s if requests else 0.0
-
-
-def waits_by_itself(waited_s: float, takes_s: float) -> bool:
-    """Whether a key's oldest event has waited for something else than the key's rate.
-
-    Of a key that sends: its queue was refused, or failed, and waits before it is tried again. `takes_s`: what
-    `drain_s` says.
-    """
-    return waited_s > WAITS_S and takes_s <= DRAIN_S

@@ -15,6 +15,7 @@ from proxy.log import short_key
 from proxy.metrics import Metrics
 from proxy.ops.backlog import drain_s
 from proxy.ops.pauses import WORDS
+from proxy.ops.trends import Trends
 from proxy.wire.limits import PublicKey
 
 LOOK_S = 10.0
@@ -55,6 +56,7 @@ class Bookkeeper:
         self._recounted_at = -inf
         self._shown: asyncio.Task[Mapping[PublicKey, KeyFigures]] | None = None  # the newest look
         self._good_until_s = -inf
+        self.trends = Trends()
         self._pauses: dict[PublicKey, Pause] = {}  # that were said in the log
         self._log = structlog.get_logger("books")
 
@@ -128,6 +130,7 @@ class Bookkeeper:
             self._metrics.set_buffer_up(is_up=False)
             raise
         self._metrics.set_buffer_up(is_up=True)
+        self.trends.look(asyncio.get_running_loop().time(), figures)
         books = sum((of.books for of in figures.values()), Books())
         self._metrics.set_books(books)
         stored_bytes = sum(of.stored_bytes for of in figures.values())

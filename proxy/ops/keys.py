@@ -12,25 +12,28 @@ import structlog
 from aiohttp import web
 
 from proxy.buffer import Buffer, KeyFigures
+from proxy.clock import wall_ms
 from proxy.log import short_key
 from proxy.ops.answers import as_json, moment
 from proxy.ops.backlog import drain_s
 from proxy.ops.parameters import Parameters, read_key
+from proxy.ops.trends import Trend, Trends, waits_by_itself
 from proxy.wire.limits import PublicKey
 
 
 class Keys:
     """Answers `/keys`, `/keys/{key}`, and `/keys/{key}/pause`, `resume` and `retry`."""
 
-    def __init__(self, buffer: Buffer) -> None:
+    def __init__(self, buffer: Buffer, trends: Trends) -> None:
         self._buffer = buffer
+        self._trends = trends
         self._log = structlog.get_logger("ops")
 
     async def list(self, request: web.Request) -> web.Response:
         """Every key that the buffer knows, in the order of their names."""
         Parameters.of_query(request).refuse_others()
         figures = await self._buffer.figures()
-        return as_json({"keys": [shown(key, figures[key]) for key in sorted(figures)]})
+        return as_json({"keys": [self._shown(key, figures[key]) for key in sorted(figures)]})
 
     async def show(self, request: web.Request) -> web.Response:
         """One of them."""
@@ -65,7 +68,10 @@ class Keys:
 
     async def _now(self, key: PublicKey) -> dict[str, object] | None:
         of = (await self._buffer.figures()).get(key)
-        return None if of is None else shown(key, of)
+        return None if of is None else self._shown(key, of)
+
+    def _shown(self, key: PublicKey, of: KeyFigures) -> dict[str, object]:
+        return shown(key, of, self._trends.of(key))
 
 
 def _asked_for(request: web.Request) -> PublicKey:
@@ -78,11 +84,12 @@ def _unknown(key: PublicKey) -> web.Response:
     return as_json({"error": f"{key} is not known: {why}"}, status=404)
 
 
-def shown(key: PublicKey, of: KeyFigures) -> dict[str, object]:
+def shown(key: PublicKey, of: KeyFigures, trend: Trend) -> dict[str, object]:
     """A key as it is shown.
 
     `paused`: why nothing is sent now (null: it is), for `paused_for_s` more seconds; 0 of them, where it is
-    not the operator's, means one request at a time, to see whether upstream takes it again.
+    not the operator's, means one request at a time, to see whether upstream takes it again. `queue_waits`:
+    the oldest event waits though the key sends.
     """
     gate = of.gate
     return {
@@ -98,6 +105,7 @@ def shown(key: PublicKey, of: KeyFigures) -> dict[str, object]:
         "stored_bytes": of.stored_bytes,
         "oldest_held_at": None if of.oldest_held_ms is None else moment(of.oldest_held_ms),
         "time_to_drain_s": round(drain_s(of), 3),
+        "queue_waits": waits_by_itself(of, trend, wall_ms()),
         "ambiguous": of.ambiguous,
         "books": asdict(of.books),
     }

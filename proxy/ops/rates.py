@@ -67,7 +67,8 @@ class Rates:
         if self._well is None or look.answered > self._well.answered:
             self._well, self._failing_from_s = look, None
         elif look.failed > self._well.failed and self._failing_from_s is None:
-            self._failing_from_s = now_s
+            # A time-out says that it was so from when the request was made.
+            self._failing_from_s = self._silent_from_s if before and before.in_flight else now_s
         if before is None or not look.in_flight or look.answers != before.answers:
             self._silent_from_s = now_s
         if before is not None:

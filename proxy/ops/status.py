@@ -6,7 +6,6 @@ asked for every second.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Final
@@ -20,7 +19,7 @@ from proxy.ledger import Books, Dead, Unsafe
 from proxy.log import short_key
 from proxy.metrics import Metrics
 from proxy.ops.answers import as_json, moment
-from proxy.ops.backlog import drain_s, requests_needed
+from proxy.ops.backlog import drain_s
 from proxy.ops.bookkeeper import Bookkeeper
 from proxy.ops.health import Health, checks
 from proxy.ops.keys import shown
@@ -28,7 +27,8 @@ from proxy.ops.parameters import Parameters
 from proxy.ops.rates import Rates, value_of
 from proxy.ops.reloads import Reloads
 from proxy.ops.symptoms import Finding, Seen, findings
-from proxy.ops.window import WINDOW_S, Window
+from proxy.ops.trends import Trend
+from proxy.ops.window import Window
 from proxy.settings import BufferSettings, Settings
 from proxy.wire.limits import PublicKey
 
@@ -38,7 +38,6 @@ MAX_KEYS = 50
 _PATIENCE_S = 2.0
 """So long the buffer's figures are waited for: a page that waits longer looks broken itself."""
 
-_LEAST_APART_S = 0.5
 NO_STORE: Final[Mapping[str, str]] = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
@@ -64,7 +63,6 @@ class Status:
         self._health = health
         self._reloads = reloads
         self._rates = Rates(metrics)
-        self._waiting: deque[tuple[float, Mapping[PublicKey, int]]] = deque(maxlen=60)  # requests, by when
 
     def go_by(self, settings: Settings) -> None:
         """Show these from now on."""
@@ -88,7 +86,7 @@ class Status:
             limit_per_s,
             bounds.max_bytes,
             bounds.max_bytes_per_key,
-            self._growth_per_s(now_s, figures),
+            {key: self._books.trends.of(key) for key in figures or ()},
             tuple(reason for reason in Unsafe if value_of(self._metrics.buffer_unsafe[reason])),
             # What is wrong with settings may quote them.
             self._reloads if is_operator else replace(self._reloads, error=None),
@@ -104,23 +102,6 @@ class Status:
                 return await self._books.show()
         except (BufferUnavailable, TimeoutError):
             return None
-
-    def _growth_per_s(
-        self, now_s: float, figures: Mapping[PublicKey, KeyFigures] | None
-    ) -> Mapping[PublicKey, float]:
-        """By how many requests a second more wait for each key than at the last times that were asked for."""
-        if figures is None:
-            return {}
-        waiting = {key: requests_needed(of) for key, of in figures.items()}
-        while self._waiting and self._waiting[0][0] < now_s - WINDOW_S:
-            self._waiting.popleft()
-        growth: dict[PublicKey, float] = {}
-        if self._waiting and now_s - self._waiting[0][0] >= _LEAST_APART_S:
-            then_s, then = self._waiting[0]
-            growth = {key: (n - then.get(key, 0)) / (now_s - then_s) for key, n in waiting.items()}
-        if not self._waiting or now_s - self._waiting[-1][0] >= _LEAST_APART_S:
-            self._waiting.append((now_s, waiting))
-        return growth
 
     def _shown(self, seen: Seen, *, is_operator: bool) -> dict[str, object]:
         settings, window, figures = self._settings, seen.window, seen.figures
@@ -150,7 +131,7 @@ class Status:
                 "error": seen.reloads.error,
                 "needs_restart": seen.reloads.needs_restart,
             },
-            **_keys(figures or {}, troubles, is_operator=is_operator),
+            **_keys(seen, figures or {}, troubles, is_operator=is_operator),
             "troubles": [_trouble(finding, is_operator=is_operator) for finding in troubles],
         }
 
@@ -198,19 +179,22 @@ def _rates(window: Window) -> dict[str, float | None]:
 
 
 def _keys(
-    figures: Mapping[PublicKey, KeyFigures], troubles: list[Finding], *, is_operator: bool
+    seen: Seen, figures: Mapping[PublicKey, KeyFigures], troubles: list[Finding], *, is_operator: bool
 ) -> dict[str, object]:
     troubled = [finding.key for finding in troubles if finding.key is not None]
     place = {key: at for at, key in reversed(list(enumerate(troubled)))}
     order = sorted(figures, key=lambda key: (place.get(key, len(troubled)), -figures[key].books.held, key))
     return {
-        "keys": [_key(key, figures[key], is_operator=is_operator) for key in order[:MAX_KEYS]],
+        "keys": [
+            _key(key, figures[key], seen.trends.get(key, Trend()), is_operator=is_operator)
+            for key in order[:MAX_KEYS]
+        ],
         "keys_left_out": max(0, len(order) - MAX_KEYS),
     }
 
 
-def _key(key: PublicKey, of: KeyFigures, *, is_operator: bool) -> dict[str, object]:
-    whole = shown(key, of)
+def _key(key: PublicKey, of: KeyFigures, trend: Trend, *, is_operator: bool) -> dict[str, object]:
+    whole = shown(key, of, trend)
     if is_operator:
         return whole
     del whole["forbidden_origins"]  # clients wrote them

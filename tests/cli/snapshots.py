@@ -72,6 +72,7 @@ def key(name: str, **changed: Any) -> dict[str, Any]:
         "stored_bytes": 1_234_567,
         "oldest_held_at": "2026-07-01T12:00:08.100Z",
         "time_to_drain_s": 0.4,
+        "queue_waits": False,
         "ambiguous": 0,
         "books": {"accepted": 4812, "held": 96, "delivered": 4713, "dead": 2, "dropped": 1, "difference": 0},
         **changed,

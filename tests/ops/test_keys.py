@@ -78,6 +78,7 @@ async def test_a_key_tells_what_it_holds_and_how_it_fares(stack: Stack) -> None:
         "key": "pk_two",
         "confirmed": True,
         "queues": 2,
+        "queue_waits": False,
         "ambiguous": 0,
         "books": {"accepted": 5, "held": 3, "delivered": 1, "dead": 1, "dropped": 0, "difference": 0},
     }

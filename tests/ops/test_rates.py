@@ -158,6 +158,18 @@ def test_upstream_that_takes_requests_and_is_silent_answers_nothing_within_five_
     assert not answers_nothing(lives.window), "nothing is asked"
 
 
+def test_a_time_out_ends_no_silence():
+    lives = Lives()
+    lives.second(Answered.DELIVERED)
+    lives.metrics.in_flight.set(1)
+    for _ in range(10):
+        lives.second()
+    lives.second(Answered.UNANSWERED)
+    assert answers_nothing(lives.window)
+    lives.second(Answered.DELIVERED)
+    assert not answers_nothing(lives.window)
+
+
 @pytest.mark.parametrize(
     "answer", [Answered.REFUSED, Answered.RATE_LIMITED, Answered.KEY_REFUSED, Answered.FORBIDDEN]
 )

@@ -13,6 +13,7 @@ from proxy.gate import View
 from proxy.ledger import Answered, Books, Dead, Pause, Rejected, Unsafe
 from proxy.ops.reloads import Reloads
 from proxy.ops.symptoms import MAX_BY_KEY, SECTION, Finding, Seen, Symptom, findings
+from proxy.ops.trends import Trend
 from proxy.ops.window import Window
 from proxy.wire.limits import PublicKey
 
@@ -43,6 +44,9 @@ def key(
 def seen(figures: Mapping[PublicKey, KeyFigures] | None = None, **given: Any) -> Seen:
     """A proxy that is well, except for what is given."""
     window = replace(WELL, **given.pop("window", {}))
+    growth, stays_s = given.pop("growth_per_s", {}), given.pop("stays_s", 0.0)
+    goes = given.pop("goes", True)
+    trends = {each: Trend(growth.get(each), goes, stays_s) for each in (KEY, OTHER)}
     whole = {
         "checks": {"started": "ok", "running": "ok", "buffer": "ok"},
         "limit_per_s": 100.0,
@@ -50,7 +54,7 @@ def seen(figures: Mapping[PublicKey, KeyFigures] | None = None, **given: Any) ->
         "max_bytes_per_key": 500,
         **given,
     }
-    return Seen(window=window, figures={KEY: key(1)} if figures is None else figures, **whole)
+    return Seen(window=window, trends=trends, figures={KEY: key(1)} if figures is None else figures, **whole)
 
 
 def named(those: Seen) -> set[Symptom]:
@@ -200,32 +204,32 @@ CASES: list[tuple[str, Seen, set[Symptom]]] = [
         ),
         {Symptom.UPSTREAM_NOT_ANSWERING, Symptom.FLOOD},
     ),
-    # a queue that waits by itself
-    ("90 s old", seen({KEY: key(3, oldest_held_ms=0)}, now_ms=90_000), set()),
-    ("older", seen({KEY: key(3, oldest_held_ms=0)}, now_ms=90_001), {Symptom.QUEUE_WAITS}),
     (
-        "older, and growing",
-        seen({KEY: key(3, oldest_held_ms=0)}, now_ms=90_001, growth_per_s={KEY: 0.5}),
-        {Symptom.QUEUE_WAITS},
-    ),
-    (
-        "the end of a backlog",
-        seen({KEY: key(3, oldest_held_ms=0)}, now_ms=90_001, growth_per_s={KEY: -9.0}),
+        "what has gathered while it stood",
+        seen({KEY: key(900, queues=900)}, growth_per_s={KEY: 80.0}, goes=False),
         set(),
     ),
+    # a queue that waits by itself
+    ("90 s old", seen({KEY: key(3, oldest_held_ms=0)}, now_ms=90_000, stays_s=5.0), set()),
+    ("older", seen({KEY: key(3, oldest_held_ms=0)}, now_ms=90_001, stays_s=5.0), {Symptom.QUEUE_WAITS}),
+    ("older, but it goes", seen({KEY: key(3, oldest_held_ms=0)}, now_ms=90_001, stays_s=4.9), set()),
     (
         "old because of a backlog",
-        seen({KEY: key(2_701, queues=2_701, oldest_held_ms=0)}, now_ms=90_001),
+        seen({KEY: key(2_701, queues=2_701, oldest_held_ms=0)}, now_ms=90_001, stays_s=5.0),
         {Symptom.BACKLOG},
     ),
     (
         "old because of a pause",
-        seen({KEY: key(3, oldest_held_ms=0, paused=Pause.KEY_REFUSED)}, now_ms=90_001),
+        seen({KEY: key(3, oldest_held_ms=0, paused=Pause.KEY_REFUSED)}, now_ms=90_001, stays_s=5.0),
         {Symptom.KEY_REFUSED},
     ),
     (
         "old because of its Origin",
-        seen({KEY: key(3, oldest_held_ms=0, forbidden_origins=("https://a.example",))}, now_ms=90_001),
+        seen(
+            {KEY: key(3, oldest_held_ms=0, forbidden_origins=("https://a.example",))},
+            now_ms=90_001,
+            stays_s=5.0,
+        ),
         {Symptom.FORBIDDEN_ORIGINS},
     ),
     (
@@ -233,6 +237,7 @@ CASES: list[tuple[str, Seen, set[Symptom]]] = [
         seen(
             {KEY: key(3, oldest_held_ms=0)},
             now_ms=90_001,
+            stays_s=5.0,
             window={"failed_in_a_row": FAILED, "failing_s": 9.0},
         ),
         {Symptom.UPSTREAM_NOT_ANSWERING},

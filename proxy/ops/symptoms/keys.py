@@ -6,12 +6,13 @@ from typing import Final
 
 from proxy.buffer import KeyFigures
 from proxy.ledger import Pause
-from proxy.ops.backlog import DRAIN_S, drain_s, requests_needed, waits_by_itself
+from proxy.ops.backlog import DRAIN_S, drain_s, requests_needed
 from proxy.ops.pauses import QUEUE_WAITS, WORDS
 from proxy.ops.symptoms.buffer import NEARLY_FULL, nearly_full
 from proxy.ops.symptoms.upstream import is_away
 from proxy.ops.symptoms.values import Finding, Seen, Severity, Symptom
 from proxy.ops.symptoms.wording import events, length
+from proxy.ops.trends import Trend, waits_by_itself
 from proxy.wire.limits import PublicKey
 
 STEEP_S = 2.5
@@ -65,18 +66,19 @@ def _of_a_key(seen: Seen, key: PublicKey, of: KeyFigures) -> Iterator[Finding]:
         yield nearly_full(of.stored_bytes, seen.max_bytes_per_key, "buffer.max_bytes_per_key", key)
     is_sending = paused in (None, Pause.RATE_LIMITED) and not is_away(seen)
     yield from _of_what_waits(seen, key, of, is_sending=is_sending)
-    if is_sending and paused is None and not gate.forbidden_origins:
+    if is_sending:
         yield from _of_a_queue_that_waits(seen, key, of)
 
 
 def _of_what_waits(seen: Seen, key: PublicKey, of: KeyFigures, *, is_sending: bool) -> Iterator[Finding]:
     takes_s = drain_s(of) - of.gate.paused_for_s
-    growth = seen.growth_per_s.get(key)
-    is_steep = is_sending and growth is not None and growth >= STEEP * of.gate.rate_per_s
+    trend = seen.trends.get(key, Trend())
+    growth, goes = trend.growth_per_s, is_sending and trend.is_going
+    is_steep = goes and growth is not None and growth >= STEEP * of.gate.rate_per_s
     if takes_s <= (STEEP_S if is_steep else DRAIN_S):
         return
     # Where nothing goes out, only what would be too much anyway is a flood.
-    unavoidable = 0.0 if is_sending else seen.limit_per_s
+    unavoidable = 0.0 if goes else seen.limit_per_s
     waits = f"{requests_needed(of):,} requests wait, {length(takes_s)} at {of.gate.rate_per_s:.0f} a second"
     if growth is not None and growth > unavoidable:
         yield Finding(
@@ -89,22 +91,17 @@ def _of_what_waits(seen: Seen, key: PublicKey, of: KeyFigures, *, is_sending: bo
             key,
         )
     elif is_sending:
+        to_do = "Nothing: it goes out by itself, what has waited longest first."
+        if growth is None:
+            to_do = "Ask again in some seconds: whether it grows is not known yet. Where it shrinks, nothing."
         yield Finding(
-            Symptom.BACKLOG,
-            "warning",
-            f"A backlog of this key is to be worked off: {waits}.",
-            "Nothing: it goes out by itself, what has waited longest first.",
-            key,
+            Symptom.BACKLOG, "warning", f"A backlog of this key is to be worked off: {waits}.", to_do, key
         )
 
 
 def _of_a_queue_that_waits(seen: Seen, key: PublicKey, of: KeyFigures) -> Iterator[Finding]:
-    if of.oldest_held_ms is None:
-        return
-    waited_s = (seen.now_ms - of.oldest_held_ms) / 1000
-    # What is left of a backlog is old, too, but it goes.
-    is_going = seen.growth_per_s.get(key, 0.0) < 0.0
-    if waits_by_itself(waited_s, drain_s(of)) and not is_going:
+    if waits_by_itself(of, seen.trends.get(key, Trend()), seen.now_ms):
+        waited_s = (seen.now_ms - (of.oldest_held_ms or 0)) / 1000
         what = QUEUE_WAITS.what
         yield Finding(
             Symptom.QUEUE_WAITS,

@@ -8,6 +8,7 @@ from typing import Final, Literal
 from proxy.buffer import KeyFigures
 from proxy.ledger import Unsafe
 from proxy.ops.reloads import Reloads
+from proxy.ops.trends import Trend
 from proxy.ops.window import Window
 from proxy.wire.limits import PublicKey
 
@@ -107,7 +108,7 @@ class Seen:
     """All that is looked at.
 
     `checks`: of being ready, "ok" or what is wrong. `figures`: None where the buffer did not answer.
-    `growth_per_s`: by how many requests a second more are waiting for a key, where that is known yet.
+    `trends`: how the backlogs of keys move, where that is known.
     `limit_per_s`: what a key may send. `unsafe`: of a Redis. `now_ms`: the time of day.
     """
 
@@ -117,7 +118,7 @@ class Seen:
     limit_per_s: float
     max_bytes: int
     max_bytes_per_key: int
-    growth_per_s: Mapping[PublicKey, float] = field(default_factory=dict)
+    trends: Mapping[PublicKey, Trend] = field(default_factory=dict)
     unsafe: tuple[Unsafe, ...] = ()
     reloads: Reloads = field(default_factory=Reloads)
     now_ms: int = 0
