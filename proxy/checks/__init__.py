@@ -7,7 +7,7 @@ nothing is sent that Outlit would count. A failed look is a line; none raises.
 
 from collections.abc import AsyncIterator
 
-from proxy.checklist import Checked, ok, skipped
+from proxy.checklist import Checked, ok, skipped, warning
 from proxy.checks.exposure import exposure
 from proxy.checks.surroundings import listener, open_files, parser
 from proxy.checks.upstream import look_at_upstream
@@ -20,6 +20,12 @@ __all__ = ["checks"]
 async def checks(settings: Settings, *, offline: bool) -> AsyncIterator[Checked]:
     """Every look, one after another, as it ends. `offline`: neither Redis nor upstream is asked."""
     yield _settings(settings)
+    if settings.overridden:
+        yield warning(
+            "overridden",
+            f"of {', '.join(settings.overridden)} the environment says something else than the file, and counts"
+            ": if the file is right, take the variables away (an image sets some)",
+        )
     yield parser()
     yield await listener("front.listen", settings.front.listen)
     yield await listener("ops.listen", settings.ops.listen)

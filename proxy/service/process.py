@@ -16,7 +16,7 @@ from aiohttp import web
 from proxy import __version__
 from proxy.buffer import Buffer, BufferUnavailable
 from proxy.engines import Engine, StartRefused, open_engine
-from proxy.log import count_lines, short_key
+from proxy.log import count_lines, count_unwritten, short_key
 from proxy.metrics import Metrics
 from proxy.ops import Health
 from proxy.ops.reloads import Reloads
@@ -108,6 +108,7 @@ class Service:
         make_room(settings)
         async with AsyncExitStack() as closing:
             count_lines(self._metrics.count_line)
+            count_unwritten(self._metrics.log_lines_unwritten.inc)
             self._supervisor.opening()
             engine = await self._open(stop)
             if engine is None:
@@ -252,6 +253,10 @@ class Service:
     def _say_what_it_is(self, running: Running, engine: Engine) -> None:
         settings = self._settings
         self._log.info("outlit-proxy", version=__version__)
+        for name in settings.overridden:
+            self._log.warning(
+                f"{name} is what the environment says, and not the file", origin=settings.origins[name]
+            )
         self._log.info(
             "front",
             listen=str(settings.front.listen),

@@ -65,11 +65,28 @@ class _Given:
 
 @dataclass(slots=True)
 class _Gathered:
-    """What the sources gave so far, and what was wrong with it. `lacks_file`: nobody knows what it holds."""
+    """What the sources gave so far, and what was wrong with it.
+
+    `overridden`: what the file says otherwise than the environment. `unknown`: settings that a source gave,
+    or may have given, in a way that says nothing of their value.
+    """
 
     given: dict[str, _Given] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
-    lacks_file: bool = False
+    overridden: list[str] = field(default_factory=list)
+    unknown: set[str] = field(default_factory=set)
+
+    def give(self, name: str, value: _Given) -> None:
+        """A source says what the value is: whatever an earlier one said does not count."""
+        self.given[name] = value
+        self.unknown.discard(name)
+
+    def of_environment(self, setting: Setting, value: object, variable: str) -> None:
+        """A variable gives this: it counts, whatever the file says."""
+        of_file = self.given.get(setting.name)
+        if of_file is not None and str(of_file.value) != str(value):
+            self.overridden.append(setting.name)
+        self.give(setting.name, _Given(value, variable, f"environment {variable}"))
 
 
 def load(
@@ -103,9 +120,10 @@ def load_what_is_right(
 
     For what asks a proxy that runs: that goes by settings which were right, whatever its file has become.
     Raises SettingsError where a setting that is `needed` is wrong, or may stand in a file that is unreadable.
+    Of settings that contradict each other, those that are needed count, if that ends the contradiction.
     """
     gathered = _gather(config, environ, flags)
-    unknown = set(needed) - set(gathered.given) if gathered.lacks_file else set()
+    unknown = gathered.unknown.intersection(needed)
     while True:
         try:
             settings = _validated(gathered)
@@ -113,7 +131,7 @@ def load_what_is_right(
         except ValidationError as error:
             details = error.errors(include_url=False)
             gathered.wrong += _lines(details, gathered.given, complete=True)
-            names = {name for detail in details for name in _names(detail)}
+            names = {name for detail in details for name in _to_drop(detail, gathered.given, needed)}
             unknown |= names.intersection(needed)
             for name in names:
                 gathered.given.pop(name, None)
@@ -139,7 +157,9 @@ def _validated(gathered: _Gathered) -> Settings:
         setting = _BY_NAME[name]
         tables.setdefault(setting.table, {})[setting.key] = value.value
     origins = {name: value.origin for name, value in gathered.given.items()}
-    return Settings.model_validate(tables, context=origins)
+    return Settings.model_validate(
+        tables, context={"origins": origins, "overridden": tuple(gathered.overridden)}
+    )
 
 
 # Sources
@@ -148,6 +168,7 @@ def _validated(gathered: _Gathered) -> Settings:
 def _config_of(environ: Mapping[str, str], gathered: _Gathered) -> Path | None:
     path = environ.get(CONFIG_VARIABLE)
     if path == "":
+        gathered.unknown.update(_BY_NAME)
         gathered.wrong.append(f"{CONFIG_VARIABLE}: is empty: write a file's path, or unset it")
     return Path(path) if path else None
 
@@ -157,17 +178,18 @@ def _read_file(path: Path, gathered: _Gathered) -> None:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        gathered.lacks_file = True
+        gathered.unknown.update(_BY_NAME)
         gathered.wrong.append(f"{file}: cannot be read: {error.strerror or error}")
         return
     except (ValueError, RecursionError) as error:
-        gathered.lacks_file = True
+        gathered.unknown.update(_BY_NAME)
         gathered.wrong.append(f"{file}: is not TOML: {_one_line(str(error))}")
         return
     for table, content in document.items():
         if table not in _TABLES:
             gathered.wrong.append(f"{file}: [{_one_line(table)}]: no such table{_nearest(table, _TABLES)}")
         elif not isinstance(content, dict):
+            gathered.unknown.update(setting.name for setting in SETTINGS if setting.table == table)
             gathered.wrong.append(f"{file}: {table}: is a table: write [{table}] and its settings below")
         else:
             _read_table(file, table, content, gathered)
@@ -185,7 +207,7 @@ def _read_table(file: str, table: str, content: Mapping[str, object], gathered: 
             continue
         # A duration without a unit, as it would come from any other source: a text, which is then refused.
         bare = setting.kind.name == "duration" and isinstance(value, int | float)
-        gathered.given[name] = _Given(f"{value}" if bare else value, f"{file}: {name}", f"file {file}")
+        gathered.give(name, _Given(f"{value}" if bare else value, f"{file}: {name}", f"file {file}"))
 
 
 def _read_environment(environ: Mapping[str, str], gathered: _Gathered) -> None:
@@ -200,11 +222,15 @@ def _read_environment(environ: Mapping[str, str], gathered: _Gathered) -> None:
                 hint = _nearest(variable.upper(), known)
                 gathered.wrong.append(f"{_one_line(variable)}: no such setting{hint}")
         elif text == "":
+            gathered.unknown.add(setting.name)
             gathered.wrong.append(f"{variable}: is empty: write a value, or unset it to keep the default")
         elif variable in _BY_SECRET_FILE:
+            gathered.unknown.add(setting.name)  # until it is read
             _read_secret(variable, setting, environ, gathered)
         else:
-            _read_text(setting, text, variable, f"environment {variable}", gathered)
+            value = _value_of(setting, text, variable, gathered)
+            if value is not None:
+                gathered.of_environment(setting, value, variable)
 
 
 def _is_service_link(variable: str, text: str) -> bool:
@@ -233,7 +259,7 @@ def _read_secret(variable: str, setting: Setting, environ: Mapping[str, str], ga
                 f"{variable}: {file} is {state}: write the secret into it, and nothing else"
             )
         else:
-            gathered.given[setting.name] = _Given(secret, variable, f"environment {variable}")
+            gathered.of_environment(setting, secret, variable)
 
 
 def _read_flags(flags: Mapping[str, str], gathered: _Gathered) -> None:
@@ -244,21 +270,27 @@ def _read_flags(flags: Mapping[str, str], gathered: _Gathered) -> None:
         elif setting.secret:
             gathered.wrong.append(f"{setting.flag}: secrets have no flag: set {setting.variable} or …_FILE")
         elif text == "":
+            gathered.unknown.add(name)
             gathered.wrong.append(f"{setting.flag}: is empty: write a value, or leave the flag out")
         else:
-            _read_text(setting, text, setting.flag, f"flag {setting.flag}", gathered)
+            value = _value_of(setting, text, setting.flag, gathered)
+            if value is not None:
+                gathered.give(name, _Given(value, setting.flag, f"flag {setting.flag}"))
 
 
-def _read_text(setting: Setting, text: str, where: str, origin: str, gathered: _Gathered) -> None:
-    value: object = text
-    if setting.is_json:
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
-            form = f"a {setting.type} such as {json.dumps(setting.kind.example)}"
-            gathered.wrong.append(f"{where}{_quoted(text, setting)}: is not JSON: write {form}")
-            return
-    gathered.given[setting.name] = _Given(value, where, origin)
+def _value_of(setting: Setting, text: str, where: str, gathered: _Gathered) -> object:
+    """What a text means; None where it is not JSON and should be."""
+    if not setting.is_json:
+        return text
+    try:
+        value: object = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if value is None:
+        gathered.unknown.add(setting.name)
+        form = f"a {setting.type} such as {json.dumps(setting.kind.example)}"
+        gathered.wrong.append(f"{where}{_quoted(text, setting)}: is not JSON: write {form}")
+    return value
 
 
 # Errors
@@ -284,6 +316,12 @@ def _names(detail: ErrorDetails) -> Iterable[str]:
     """The settings that an error is about."""
     cause = detail.get("ctx", {}).get("error")
     return cause.names if isinstance(cause, Clash) else (".".join(map(str, detail["loc"][:2])),)
+
+
+def _to_drop(detail: ErrorDetails, given: Mapping[str, _Given], needed: Collection[str]) -> Iterable[str]:
+    """Those of them without which the error may be gone; what is needed only where there is no other."""
+    names = [name for name in _names(detail) if name in given]
+    return [name for name in names if name not in needed] or names
 
 
 def _problem(detail: ErrorDetails, setting: Setting, inside: list[int | str]) -> str:

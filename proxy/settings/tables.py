@@ -423,6 +423,7 @@ class Settings(_Table):
     log: LogSettings = LogSettings()
 
     _given: dict[str, str] = PrivateAttr(default_factory=dict)
+    _overridden: tuple[str, ...] = PrivateAttr(default=())
 
     @model_validator(mode="after")
     def _listeners_apart(self) -> Self:
@@ -435,9 +436,10 @@ class Settings(_Table):
         return self
 
     def model_post_init(self, context: object) -> None:
-        """Keep the origins that `load` passes as validation context."""
+        """Keep what `load` passes as validation context."""
         if isinstance(context, Mapping):
-            self._given = dict(context)
+            self._given = dict(context["origins"])
+            self._overridden = tuple(context["overridden"])
 
     @property
     def origins(self) -> Mapping[str, str]:
@@ -445,6 +447,11 @@ class Settings(_Table):
         return MappingProxyType(
             {setting.name: self._given.get(setting.name, "default") for setting in SETTINGS}
         )
+
+    @property
+    def overridden(self) -> tuple[str, ...]:
+        """Settings of which the file says something else than the environment, which counts."""
+        return self._overridden
 
     def effective(self) -> dict[str, object]:
         """Each setting's value as an operator would write it, in the order of SETTINGS.

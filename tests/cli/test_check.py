@@ -161,6 +161,15 @@ def test_wrong_settings_are_a_line_each_and_78(check: Check) -> None:
     assert check(DELIVERY_LINGER="5").of("error")["settings"].startswith("OUTLIT_PROXY_DELIVERY_LINGER")
 
 
+def test_what_the_environment_takes_away_from_the_file_is_said(check: Check, tmp_path: Path) -> None:
+    """An image sets buffer.url: a mounted file that names a Redis would go unheard, and replicas alone."""
+    file = tmp_path / "proxy.toml"
+    file.write_text('[buffer]\nurl = "redis://redis.internal"\n[delivery]\nlinger = "2s"\n')
+    found = check("--offline", CONFIG=str(file))
+    assert found.code == 0
+    assert found.of("warning")["overridden"].startswith("of buffer.url the environment says ")
+
+
 def test_a_warning_fails_only_where_it_is_asked_to(check: Check) -> None:
     more = {"FRONT_LISTEN": "0.0.0.0:0"}
     found = check("--offline", **more)

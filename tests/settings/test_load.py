@@ -636,6 +636,22 @@ def test_no_settings_name_looks_like_a_service_link(setting):
     assert line.startswith(f"{setting.variable}: is empty")
 
 
+def test_what_the_environment_says_otherwise_than_the_file_is_known(file):
+    path = file(
+        '[buffer]\nurl = "redis://r"\n[front]\npublic_keys = ["pk_a"]\nmax_events = 7\n'
+        '[delivery]\nlinger = "2s"\n'
+    )
+    environ = {
+        "OUTLIT_PROXY_BUFFER_URL": "sqlite:////data/x.db",
+        "OUTLIT_PROXY_FRONT_PUBLIC_KEYS": '["pk_a"]',
+        "OUTLIT_PROXY_FRONT_MAX_EVENTS": "7",
+        "OUTLIT_PROXY_DELIVERY_GRACE": "3s",
+    }
+    settings = load(path, environ, {"delivery.linger": "1s"})
+    assert settings.overridden == ("buffer.url",)
+    assert load(path).overridden == load(None, environ).overridden == ()
+
+
 # What is right of it
 
 
@@ -671,3 +687,33 @@ def test_what_is_needed_must_be_right():
     with pytest.raises(SettingsError):
         load_what_is_right(environ=wrong_address, needed=["ops.listen"])
     assert load_what_is_right(environ=wrong_address, needed=["front.listen"])[0] == Settings()
+
+
+@pytest.mark.parametrize("text", ["ops = 5\n", "[[ops]]\nlisten = '127.0.0.1:9191'\n"])
+def test_a_table_that_is_none_says_nothing_of_what_is_needed(file, text):
+    path = file(text)
+    with pytest.raises(SettingsError):
+        load_what_is_right(path, needed=["ops.listen"])
+    assert load_what_is_right(path, needed=["front.listen"])[0] == Settings()
+    environ = {"OUTLIT_PROXY_OPS_LISTEN": "127.0.0.1:9191"}
+    assert load_what_is_right(path, environ, needed=["ops.listen"])[0].ops.listen.port == 9191
+
+
+@pytest.mark.parametrize("flags", [{}, {"ops.listen": ""}])
+def test_an_empty_text_hides_what_is_needed(file, flags):
+    environ = {} if flags else {"OUTLIT_PROXY_OPS_LISTEN": ""}
+    with pytest.raises(SettingsError):
+        load_what_is_right(file('[ops]\nlisten = "127.0.0.1:9191"\n'), environ, flags, needed=["ops.listen"])
+
+
+def test_of_a_contradiction_what_is_needed_counts_where_the_other_can_give_way(file):
+    path = file('[front]\nlisten = "127.0.0.1:9191"\n[ops]\nlisten = "127.0.0.1:9191"\n')
+    settings, lines = load_what_is_right(path, needed=["ops.listen"])
+    assert settings.ops.listen.port == 9191
+    assert settings.front.listen == Settings().front.listen
+    assert len(lines) == 1
+    with pytest.raises(SettingsError):
+        load_what_is_right(path, needed=["ops.listen", "front.listen"])
+    as_the_front_is = {"OUTLIT_PROXY_OPS_LISTEN": str(Settings().front.listen)}
+    with pytest.raises(SettingsError):
+        load_what_is_right(environ=as_the_front_is, needed=["ops.listen"])
