@@ -20,8 +20,9 @@ STAYS_S = 5.0
 """An event older than this, and for so long the oldest of its key, waits for a reason of its own: longer than
 any linger, and than a lease as it is set as a rule."""
 
+LEAST_S = 2.0
 WINDOW_S = 10.0
-"""Growth is a mean over so long at most."""
+"""Growth is a mean over so long at least, and at most: within a second or two chance decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class _History:
     def trend(self) -> Trend:
         """As it was at the last look."""
         (first_s, first), (last_s, last) = self.looks[0], self.looks[-1]
-        growth = (last - first) / (last_s - first_s) if last_s - first_s >= LEAST_APART_S else None
+        growth = (last - first) / (last_s - first_s) if last_s - first_s >= LEAST_S else None
         return Trend(growth, self.is_going, last_s - self.oldest_from_s)
 
 

@@ -29,14 +29,15 @@ def test_of_a_key_that_was_never_or_once_looked_at_nothing_is_known():
 def test_growth_is_what_came_more_than_went():
     trend = after((0.0, 0, 0), (1.0, 60, 90), (2.0, 130, 180), (3.0, 200, 270))
     assert trend == Trend(70.0, is_going=True, stays_s=3.0)
-    assert after((0.0, 0, 0), (1.0, 300, 90), (2.0, 210, 180)).growth_per_s == -90.0
+    assert after((0.0, 0, 0), (1.0, 300, 90), (2.0, 210, 180), (3.0, 120, 270)).growth_per_s == -90.0
 
 
 def test_what_gathered_while_the_key_stood_is_no_growth_once_it_goes():
     standing = [(float(at), 80 * at, 10) for at in range(21)]
     assert after(*standing) == Trend(80.0, is_going=False, stays_s=20.0)
     assert after(*standing, (21.0, 1_590, 100)) == Trend(None, is_going=True, stays_s=21.0)
-    assert after(*standing, (21.0, 1_590, 100), (22.0, 1_580, 190)).growth_per_s == -10.0
+    going = [(21.0, 1_590, 100), (22.0, 1_580, 190), (23.0, 1_570, 280)]
+    assert after(*standing, *going).growth_per_s == -10.0
 
 
 def test_a_short_standstill_changes_nothing_and_a_longer_one_does():
