@@ -242,6 +242,9 @@ class Metrics:
         self.log_lines_left_out = self._make.counter(
             "log_lines_left_out", "Those of them that were not written, because the same had just been said."
         )
+        self.log_lines_unwritten = self._make.counter(
+            "log_lines_unwritten", "Lines of any level that stderr did not take: no room, or no reader."
+        )
 
     def _of_the_buffer(self) -> None:
         """With a shared buffer these are the same from every replica: take max, not sum.

@@ -21,10 +21,11 @@ async def checks(settings: Settings, *, offline: bool) -> AsyncIterator[Checked]
     """Every look, one after another, as it ends. `offline`: neither Redis nor upstream is asked."""
     yield _settings(settings)
     if settings.overridden:
+        names = ", ".join(settings.overridden)
         yield warning(
             "overridden",
-            f"of {', '.join(settings.overridden)} the environment says something else than the file, and counts"
-            ": if the file is right, take the variables away (an image sets some)",
+            f"of {names} the environment says something else than the file, and counts: if the file is right,"
+            " take the variables away (an image sets some)",
         )
     yield parser()
     yield await listener("front.listen", settings.front.listen)

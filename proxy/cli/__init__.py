@@ -72,18 +72,24 @@ class _Group(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Do it; where its output has no room, say so in one line."""
-        try:
-            done = super().invoke(ctx)
+        """Do it, and write all that it said."""
+        done = super().invoke(ctx)
+        if sys.stdout is not None:  # as it is where it was closed at the start
             sys.stdout.flush()
+        return done
+
+    def main(self, *args: Any, **given: Any) -> Any:
+        """Do what the command line asks for; where the output has no room, say so in one line."""
+        try:
+            return super().main(*args, **given)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
-            # What is left unwritten must not be tried again, and fail again, when the interpreter ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            from proxy.cli.terminal import forget_unwritten
+
+            forget_unwritten()
             where = error.filename or "the output"
-            sys.exit(f"{ctx.command_path}: {where} is not whole: {os.strerror(error.errno).lower()}")
-        return done
+            sys.exit(f"outlit-proxy: {where} is not whole: {os.strerror(error.errno).lower()}")
 
 
 def _show_version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:  # noqa: FBT001  # click's callback

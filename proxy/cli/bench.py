@@ -30,7 +30,7 @@ from proxy.bench import (
 )
 from proxy.buffer import BufferFault
 from proxy.buffer.bench import Bench, BenchRefused
-from proxy.cli.options import buffer_options
+from proxy.cli.options import Seconds, buffer_options
 from proxy.cli.terminal import as_json
 from proxy.engines import StartRefused, clean_bench, open_bench
 from proxy.settings import Settings
@@ -110,7 +110,7 @@ def buffer(
 @click.option(
     "--warm-up",
     "warm_up_s",
-    type=click.FloatRange(0, 3_600),
+    type=Seconds(0, 3_600),
     default=30,
     show_default=True,
     help="Seconds before these, in which a gate learns.",

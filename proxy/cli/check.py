@@ -79,7 +79,8 @@ async def _all(settings: Settings, say: Callable[[Checked], None], *, offline: b
 def _say(checked: Checked) -> None:
     sign, in_ascii, colour = _MARKS[checked.grade]
     mark = f"{sign if _can_write(sign) else in_ascii:<2}"
-    if colour is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()  # None: it was closed at the start
+    if colour is not None and is_terminal and not os.environ.get("NO_COLOR"):
         mark = click.style(mark, fg=colour)
     text = f"{mark} {checked.name:<{_NAME_WIDTH}} {printable(checked.text)}"
     click.echo(text if _can_write(text) else text.encode("ascii", "backslashreplace").decode("ascii"))
@@ -87,7 +88,7 @@ def _say(checked: Checked) -> None:
 
 def _can_write(text: str) -> bool:
     try:
-        text.encode(sys.stdout.encoding or "ascii")
+        text.encode(getattr(sys.stdout, "encoding", None) or "ascii")
     except UnicodeEncodeError:
         return False
     return True

@@ -110,7 +110,7 @@ _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedire
 def _described(url: str, error: Exception) -> str:
     """What went wrong, where, and what to do about it."""
     asked = url.partition("?")[0]
-    if not url.startswith(("http://", "https://")):
+    if not url.lower().startswith(("http://", "https://")):
         return f"{asked}: is no address: write http://, host and port, as in http://127.0.0.1:9090"
     reason = getattr(error, "reason", None) or error  # URLError wraps what happened
     if isinstance(reason, ConnectionRefusedError):

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import click
 
 from proxy.cli.client import Failed, printable
-from proxy.cli.operations import Operations, operations_options
+from proxy.cli.operations import LONG_TIMEOUT_S, Operations, operations_options
 from proxy.cli.progress import interruptible, progress
 from proxy.cli.terminal import as_json, counted, sure, table
 from proxy.ledger import Dead
@@ -217,7 +217,7 @@ def _change(
         )
     asked = {**which, "all": everything or None}
     # What is counted is what is done: `up_to_id` keeps out what dies while somebody thinks it over.
-    answer = operations.post(f"/dead/{verb}", {**asked, "dry_run": True})
+    answer = operations.post(f"/dead/{verb}", {**asked, "dry_run": True}, timeout_s=LONG_TIMEOUT_S)
     if answer["count"] and not dry_run:
         sure(f"{verb.capitalize()} {counted(answer['count'], 'dead letter')}?", yes=yes)
         asked["up_to_id"] = answer["up_to_id"]
@@ -238,7 +238,8 @@ def _in_portions(
     with interruptible() as interrupted, progress(count, done, hidden=quiet) as more_done:
         while so_far < count and not interrupted():
             try:
-                part = operations.post(f"/dead/{verb}", {**asked, "portion": True})[done]
+                portion = {**asked, "portion": True}
+                part = operations.post(f"/dead/{verb}", portion, timeout_s=LONG_TIMEOUT_S)[done]
             except Failed as error:
                 if not so_far:
                     raise

@@ -16,6 +16,8 @@ from pydantic import ValidationError
 
 from proxy import log
 from proxy.buffer import BufferBroken
+from proxy.cli.options import Seconds
+from proxy.cli.terminal import drawable
 from proxy.demo import (
     SABOTAGE,
     Moment,
@@ -63,7 +65,7 @@ def _buffer_url(_context: click.Context, parameter: click.Parameter, text: str |
 @click.command(short_help="See it work, with nothing configured.")
 @click.option(
     "--seconds",
-    type=click.FloatRange(1, 600),
+    type=Seconds(1, 600),
     default=20,
     show_default=True,
     help="How long the clients post.",
@@ -190,7 +192,7 @@ def _first(group: BaseException) -> BaseException:
 @contextmanager
 def _display() -> Iterator[Show]:
     """The display that the terminal can carry. Logs, from warnings up, pass it without disturbing it."""
-    if not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
+    if not drawable():
         log.configure("text", "warning")
         yield _Lines()
         return

@@ -7,6 +7,7 @@ import click
 
 from proxy.cli.client import Failed, printable
 from proxy.cli.operations import Operations, operations_options
+from proxy.cli.options import Seconds
 from proxy.cli.terminal import as_json, counted
 
 _LOOK_S = 0.25
@@ -22,7 +23,7 @@ _LEAST_PATIENCE_S = 1.0
 @click.option(
     "--wait",
     "wait_s",
-    type=click.FloatRange(0, 86_400),
+    type=Seconds(0, 86_400),
     default=0,
     metavar="SECONDS",
     help="Come back when nothing is held, or after so long, with exit code 1.  [default: at once]",

@@ -3,7 +3,7 @@
 import click
 
 from proxy.cli.client import Failed
-from proxy.cli.operations import Operations, operations_options
+from proxy.cli.operations import LONG_TIMEOUT_S, Operations, operations_options
 from proxy.cli.terminal import as_json, counted, sure
 
 
@@ -40,7 +40,8 @@ def erase(
     if len(given) != 1:
         raise click.UsageError("give one of --visitor, --email and --user-id.")
     sure("Erase everything that is held of this person? It cannot be undone.", yes=yes)
-    answer = operations.post("/erase", body=given if key is None else {**given, "key": key})
+    body = given if key is None else {**given, "key": key}
+    answer = operations.post("/erase", body=body, timeout_s=LONG_TIMEOUT_S)
     if in_json:
         click.echo(as_json(answer))
     else:

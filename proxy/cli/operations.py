@@ -13,8 +13,10 @@ from proxy.cli.client import Answer, Failed, Misused, ask, lines_of, url_of
 from proxy.cli.options import config_option
 from proxy.settings import Settings
 
-_TIMEOUT_S = 900.0
-"""An erasure waits for deliveries, as long as a lease may last (600 s)."""
+_TIMEOUT_S = 30.0
+
+LONG_TIMEOUT_S = 900.0
+"""For what goes through all that is held; an erasure waits for deliveries, too: a lease may last 600 s."""
 
 _SILENCE_S = 30.0
 """A stream that brings nothing for so long is broken: the proxy gives a sign of life each 10 s."""

@@ -1,6 +1,7 @@
 """The flags of commands that need settings: ``--config``, and one for each setting but secrets."""
 
 import functools
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,6 +12,18 @@ from typing import Any, Literal
 import click
 
 from proxy.settings import SETTINGS, Setting, SettingsError, load, load_what_is_right
+
+
+class Seconds(click.FloatRange):
+    """A range of numbers without NaN, which click takes for one of any range: it is on neither side."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number that a text means; raises click.BadParameter."""
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
 
 _FLAGGED = tuple(setting for setting in SETTINGS if not setting.secret)
 

@@ -17,6 +17,7 @@ import structlog
 from proxy import log
 from proxy.buffer import BufferBroken
 from proxy.cli.options import reloadable_settings_options
+from proxy.cli.terminal import forget_unwritten
 from proxy.engines import StartRefused
 from proxy.service import Service, Supervisor
 from proxy.settings import Settings
@@ -41,6 +42,7 @@ def run(*, settings: Settings, read_again: Callable[[], Settings]) -> None:
     others = threading.enumerate()
     code = os.EX_OK if _served(settings, read_again) else 1
     _end_if_threads_hang(code, others)
+    forget_unwritten()
     sys.exit(code)
 
 
@@ -76,8 +78,7 @@ def _end_if_threads_hang(code: int, others: Collection[threading.Thread]) -> Non
     if hanging:
         structlog.get_logger("service").warning("ended without threads that hang", threads=hanging)
         logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        forget_unwritten()
         os._exit(code)
 
 

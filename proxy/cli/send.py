@@ -16,7 +16,7 @@ import uuid_utils
 
 from proxy.cli.client import Failed, ask, printable, url_of
 from proxy.cli.operations import Operations, ops_url_option
-from proxy.cli.options import config_option
+from proxy.cli.options import Seconds, config_option
 from proxy.cli.terminal import as_json, counted
 from proxy.settings import Settings
 
@@ -77,7 +77,7 @@ class Look:
 @click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(0.1, 3600),
+    type=Seconds(0.1, 3600),
     default=30,
     show_default=True,
     metavar="SECONDS",

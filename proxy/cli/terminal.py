@@ -45,7 +45,7 @@ def sized(bytes_: float) -> str:
 
 def drawable() -> bool:
     """Whether stdout is a terminal on which things can be drawn, not only written."""
-    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    return sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -59,6 +59,18 @@ def table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
         "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1]])
         for line in lines
     ]
+
+
+def forget_unwritten() -> None:
+    """Write what stdout and stderr still hold; what they do not take is forgotten.
+
+    Tried once more when the interpreter ends, it would fail once more, and change the exit code.
+    """
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed at the start
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def as_json(value: object) -> str:

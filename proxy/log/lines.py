@@ -10,13 +10,14 @@ import logging
 import os
 import sys
 from enum import StrEnum
-from typing import Literal, TextIO
+from typing import Literal, TextIO, cast
 
 import orjson
 import structlog
 from aiohttp.http_exceptions import HttpProcessingError
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from proxy.log.output import Output
 from proxy.log.repeats import Repeats
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -27,7 +28,7 @@ _FIRST_CHARACTERS = 11
 _LAST_CHARACTERS = 4
 
 
-class _LibraryHandler(logging.StreamHandler[TextIO]):
+class _LibraryHandler(logging.StreamHandler[Output]):
     """Ours among the root's handlers, so that a second `configure` replaces no other."""
 
 
@@ -38,10 +39,11 @@ def configure(
 ) -> None:
     """Set up all logging of the process, on `stream` (stderr). May be called again, after a reload say.
 
-    Lines of libraries are written from warning upwards, whatever `level` is below that.
+    Lines of libraries are written from warning upwards, whatever `level` is below that. A stream that cannot
+    be written to raises nothing.
     """
-    stream = stream or sys.stderr
-    terminal = stream.isatty()
+    output = Output(stream or sys.stderr)
+    terminal = output.isatty()
     text = log_format == "text" or (log_format == "auto" and terminal)
     known: list[Processor] = [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level]
     finish: list[Processor] = [
@@ -53,11 +55,11 @@ def configure(
     structlog.configure(
         processors=[*known, repeats.of_ours, *finish, *render],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(file=stream),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", output)),
         # A cached logger would keep the level it had before a reload; lines are rare enough to do without.
         cache_logger_on_first_use=False,
     )
-    handler = _LibraryHandler(stream)
+    handler = _LibraryHandler(output)
     handler.addFilter(_is_not_malformed_request)
     handler.addFilter(repeats.of_libraries)
     handler.setFormatter(

@@ -147,10 +147,34 @@ def test_a_command_loads_no_more_than_it_needs(command: str, unneeded: list[str]
     assert not [module for module in unneeded if module in modules]
 
 
-def test_an_output_without_room_is_one_line_and_exit_code_1() -> None:
+@pytest.mark.parametrize("arguments", [("config", "show"), ("--help",), ("--version",)], ids=" ".join)
+def test_an_output_without_room_is_one_line_and_exit_code_1(arguments: tuple[str, ...]) -> None:
     with Path("/dev/full").open("w") as full:
         ran = subprocess.run(
-            [OUTLIT_PROXY, "config", "show"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+            [OUTLIT_PROXY, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
     assert ran.returncode == 1
     assert ran.stderr == "outlit-proxy: the output is not whole: no space left on device\n"
+
+
+@pytest.mark.parametrize("command", ["config show", "check --offline"])
+def test_a_closed_output_is_no_error(command: str, tmp_path: Path) -> None:
+    anywhere = {"OUTLIT_PROXY_FRONT_LISTEN": "127.0.0.1:0", "OUTLIT_PROXY_OPS_LISTEN": "127.0.0.1:0"}
+    ran = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$0" {command} >&-', OUTLIT_PROXY],
+        env={**os.environ, **anywhere},
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "option", ["drain --wait", "send --timeout", "demo --seconds", "bench budget --warm-up"]
+)
+def test_a_time_is_a_number(option: str) -> None:
+    ended = run(*option.split(), "nan")
+    assert ended.exit_code == 2
+    assert "'nan' is not a number." in ended.stderr

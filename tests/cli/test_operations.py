@@ -6,7 +6,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from proxy.cli import main
+from proxy.cli.client import Answer
 from tests.cli.answering import answering
 from tests.cli.operator import Operator
 from tests.programs import OPS_TOKEN, OUTLIT_PROXY, free_port
@@ -108,6 +111,19 @@ def test_a_port_that_the_system_chooses_cannot_be_guessed(operator: Operator) ->
     assert "say with --ops-url" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("text", "listen"), [("ops = 5\n", None), ("[[ops]]\n", None), ("", "")], ids=["number", "list", "empty"]
+)
+def test_no_address_is_guessed_where_the_settings_meant_to_say_one(
+    operator: Operator, tmp_path: Path, text: str, listen: str | None
+) -> None:
+    """The default address may be another's, and would be given the token."""
+    file = tmp_path / "proxy.toml"
+    file.write_text(text)
+    result = operator.run("keys", "list", "--config", str(file), OUTLIT_PROXY_OPS_LISTEN=listen)
+    assert result.exit_code == 78, result.output
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_no_secret_has_a_flag(operator: Operator, command: tuple[str, ...]) -> None:
     result = operator.run(*command, "--ops-token", "a-secret")
@@ -150,3 +166,26 @@ def test_an_error_that_others_wrote_moves_no_terminal(operator: Operator) -> Non
     with answering(500, {}, json.dumps({"error": "a\n\x1b[2Jb"}).encode()) as (url, _):
         result = operator.run("dead", "list", "--ops-url", url)
     assert result.stderr == "main dead list: a\\n\\x1b[2Jb\n"
+
+
+def test_a_health_check_shows_one_short_line_of_whatever_answers() -> None:
+    with answering(404, {}, b"<html>\n\x1b[2J" + b"x" * 1000) as (url, _):
+        result = CliRunner().invoke(main, ["healthcheck", "--ops-url", url.replace("http:", "HTTP:")])
+    assert result.exit_code == 1
+    assert result.output.startswith("<html>; \\x1b[2Jxxx")
+    assert len(result.output) == 200 + len("\n")
+
+
+def test_only_what_may_take_long_is_waited_for_long(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    def asked(*_: object, timeout_s: float, **__: object) -> Answer:
+        waits.append(timeout_s)
+        return Answer(500, b"")
+
+    monkeypatch.setattr("proxy.cli.operations.ask", asked)
+    for command in COMMANDS[:-2]:  # the others know their own
+        operator.run(*command)
+    assert waits == [30, 30, 30, 900, 900, 30, 30, 30, 30, 900]

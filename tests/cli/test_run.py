@@ -1,14 +1,27 @@
 """``run``: what it says at its start, and how it ends."""
 
 import json
+import os
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.cli.operator import Operator, fresh
-from tests.programs import OUTLIT_PROXY, Proxy, installed_proxy, running_proxy, running_sandbox, wait_for
+from tests.programs import (
+    OUTLIT_PROXY,
+    Proxy,
+    free_port,
+    http,
+    installed_proxy,
+    running_proxy,
+    running_sandbox,
+    wait_for,
+)
 
 
 def lines(proxy: Proxy) -> list[dict[str, Any]]:
@@ -92,3 +105,39 @@ def test_a_name_server_that_hangs_does_not_outlast_the_grace(tmp_path: Path) -> 
         said = [json.loads(line) for line in proxy.program.log.splitlines() if line.startswith("{")]
         assert [line["event"] for line in said[-2:]] == ["stopped", "ended without threads that hang"]
         assert said[-2]["held"] == 1
+
+
+@pytest.mark.parametrize("log", ["full", "gone", "closed"])
+def test_a_log_that_takes_no_lines_ends_nothing(tmp_path: Path, log: str) -> None:
+    front, ops = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    settings = {
+        "OUTLIT_PROXY_FRONT_LISTEN": front,
+        "OUTLIT_PROXY_OPS_LISTEN": ops,
+        "OUTLIT_PROXY_BUFFER_URL": f"sqlite:///{tmp_path}/buffer.db",
+        "OUTLIT_PROXY_UPSTREAM_URL": f"http://127.0.0.1:{free_port()}",
+    }
+    redirection = {"full": "2>/dev/full", "gone": "", "closed": "2>&-"}[log]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with subprocess.Popen(
+        ["/bin/sh", "-c", f'exec "$0" run {redirection}', OUTLIT_PROXY],
+        env={**os.environ, **settings},
+        stderr=writer,
+    ) as process:
+        os.close(writer)
+        try:
+            wait_for("the proxy", lambda: process.poll() is not None or _is_ready(ops))
+            metrics = http(f"http://{ops}/metrics")[1]
+            [unwritten] = re.findall(rb"\noutlit_proxy_log_lines_unwritten_total (\S+)", metrics)
+            assert float(unwritten) > 1
+            process.terminate()
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+
+
+def _is_ready(ops: str) -> bool:
+    try:
+        return http(f"http://{ops}/readyz")[0] == 200
+    except OSError:
+        return False

@@ -1,6 +1,7 @@
 """Lines of the log: their form, what they hide, and what must not break them."""
 
 import asyncio
+import errno
 import io
 import json
 import logging
@@ -272,3 +273,42 @@ def test_kinds_without_end_take_no_memory_without_end():
     for n in range(10_000):
         repeats.of_ours(None, "", {"level": "warning", "event": f"kind {n}"})
     assert len(repeats._kinds) <= 1_000
+
+
+class Gone(io.StringIO):
+    def write(self, text):
+        raise BrokenPipeError
+
+
+class Full(io.StringIO):
+    def flush(self):
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+
+class Closed(io.StringIO):
+    def __init__(self):
+        super().__init__()
+        self.close()
+
+    def isatty(self):
+        return False
+
+
+@pytest.mark.parametrize("stream", [Gone(), Full(), Closed()], ids=["gone", "full", "closed"])
+def test_a_line_that_cannot_be_written_is_counted_and_raises_nothing(stream, capfd):
+    metrics = Metrics()
+    log.count_unwritten(metrics.log_lines_unwritten.inc)
+    try:
+        log.configure("json", "info", stream)
+        structlog.get_logger().info("stored")
+        logging.getLogger("aiohttp").error("odd")
+    finally:
+        log.count_unwritten(lambda: None)
+    assert "outlit_proxy_log_lines_unwritten_total 2.0" in metrics.exposition("")[0].decode()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_without_any_stderr_nothing_is_written(monkeypatch):
+    monkeypatch.setattr("sys.stderr", None)
+    log.configure()
+    structlog.get_logger().info("stored")
