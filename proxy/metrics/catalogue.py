@@ -8,29 +8,18 @@ stand the `process_…` metrics (processor time, memory, descriptors, start) tha
 
 import os
 import platform
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection
 from math import nan
 from pathlib import Path
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    Metric,
-    ProcessCollector,
-    disable_created_metrics,
-)
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
 
 from proxy import __version__
 from proxy.ledger import Answered, Books, Dead, Dropped, Pause, Rejected, Underfull, Unsafe
+from proxy.metrics.families import Makers, WhileKnown
 from proxy.wire.answers import STATUS, Code
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a gauge beside each counter that says what process_start_time_seconds says
-
-_P = "outlit_proxy_"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _SKEW_SECONDS = (1.0, 5.0, 15.0, 60.0, 300.0, 3600.0, 86_400.0)
 _BATCH_EVENTS = (1, 2, 3, 5, 10, 20, 50, 99, 100)
@@ -40,48 +29,6 @@ OTHER_KEYS = "other"
 """The label of all keys that have none of their own."""
 
 REPAIRED = ("source", "sessionId", "fingerprint", "userIdentity", "customerIdentity", "other")
-
-
-class _WhileKnown(Collector):
-    """Metrics that are shown only while what they say is known."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.is_known = True
-
-    def collect(self) -> Iterable[Metric]:
-        return self.registry.collect() if self.is_known else ()
-
-
-class _Makers:
-    """Makes metrics of ours in one registry."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
-
-    def counter(self, name: str, help_: str) -> Counter:
-        return Counter(f"{_P}{name}", help_, registry=self._registry)
-
-    def counters(self, name: str, help_: str, label: str, values: Iterable[str]) -> Mapping[str, Counter]:
-        family = Counter(f"{_P}{name}", help_, (label,), registry=self._registry)
-        return {str(value): family.labels(str(value)) for value in values}
-
-    def counter_by(self, name: str, help_: str, *labels: str) -> Counter:
-        """A counter whose labels' values are not all known beforehand; nor are a `gauge_by`'s."""
-        return Counter(f"{_P}{name}", help_, labels, registry=self._registry)
-
-    def gauge(self, name: str, help_: str) -> Gauge:
-        return Gauge(f"{_P}{name}", help_, registry=self._registry)
-
-    def gauges(self, name: str, help_: str, label: str, values: Iterable[str]) -> Mapping[str, Gauge]:
-        family = Gauge(f"{_P}{name}", help_, (label,), registry=self._registry)
-        return {str(value): family.labels(str(value)) for value in values}
-
-    def gauge_by(self, name: str, help_: str, *labels: str) -> Gauge:
-        return Gauge(f"{_P}{name}", help_, labels, registry=self._registry)
-
-    def histogram(self, name: str, help_: str, buckets: Iterable[float]) -> Histogram:
-        return Histogram(f"{_P}{name}", help_, registry=self._registry, buckets=tuple(buckets))
 
 
 def _disk(folder: Path) -> tuple[float, float]:
@@ -106,10 +53,10 @@ class Metrics:
 
     def __init__(self, max_key_labels: int = 20) -> None:
         self.registry = CollectorRegistry()
-        self._buffers = _WhileKnown()
+        self._buffers = WhileKnown()
         self.registry.register(self._buffers)
         ProcessCollector(registry=self.registry)
-        self._make = _Makers(self.registry)
+        self._make = Makers(self.registry)
         self.max_key_labels = max_key_labels
         self._key_labels: set[str] = set()
         self._of_the_door()
@@ -277,7 +224,7 @@ class Metrics:
             Unsafe,
         )
 
-        make = _Makers(self._buffers.registry)
+        make = Makers(self._buffers.registry)
         gauge, gauges, by = make.gauge, make.gauges, make.gauge_by
         self.ledger = gauges("ledger_events", "Events by where they are; of the buffer.", "outcome", LEDGER)
         self.difference = gauge(
@@ -426,5 +373,5 @@ class Metrics:
         return encoder(self.registry), content_type
 
     def _show_build(self) -> None:
-        build = Gauge(f"{_P}build_info", "Always 1.", ("version", "python"), registry=self.registry)
+        build = self._make.gauge_by("build_info", "Always 1.", "version", "python")
         build.labels(__version__, platform.python_version()).set(1)
