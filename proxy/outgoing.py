@@ -1,0 +1,94 @@
+"""How Outlit is asked over HTTP: the client library without those of its habits that would harm.
+
+A session keeps no cookies, adds no headers of its own, takes no proxy from the environment, reads long header
+lines, and gives no request another's answer. Redirects, time-outs and how much of an answer is read are its
+user's business.
+"""
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import aiohttp
+from aiohttp.client_reqrep import ConnectionKey
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
+
+MAX_HEADER_BYTES = 65_536
+"""Of one header line of an answer. With aiohttp's 8,190 a long security policy makes it no answer at all."""
+
+MAX_HEADERS = 1_000
+
+CONNECT_ATTEMPTS = 3
+
+_KEEPALIVE_S = 4.0
+"""Idle connections are closed before common servers close theirs (5 s and more): a request sent into a
+closing connection may have arrived, and would be counted ambiguous for nothing."""
+
+_DNS_TTL_S = 30
+_AS_MANY_AS_ASKED_FOR = 0  # aiohttp's word for no limit
+
+
+def open_session() -> aiohttp.ClientSession:
+    """A session; give each request a `Sent` as its `trace_request_ctx`. Close it."""
+    session = aiohttp.ClientSession(
+        connector=_Connector(
+            limit=_AS_MANY_AS_ASKED_FOR, keepalive_timeout=_KEEPALIVE_S, ttl_dns_cache=_DNS_TTL_S
+        ),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+        auto_decompress=False,
+        trust_env=False,
+        max_line_size=MAX_HEADER_BYTES,
+        max_field_size=MAX_HEADER_BYTES,
+        max_headers=MAX_HEADERS,
+        trace_configs=[_noting_what_is_sent()],
+    )
+    # Where a kept connection breaks it would send a PUT or DELETE again by itself, uncounted.
+    session._retry_connection = False  # noqa: SLF001  # its one switch for that; tests notice when it is gone
+    return session
+
+
+@dataclass(slots=True)
+class Sent:
+    """Whether anything of one request was written to a connection.
+
+    The kind of an error does not say: a connection or a TLS handshake that hangs ends in the same time-out as
+    an answer that does not come.
+    """
+
+    anything: bool = False
+
+
+def in_words(error: Exception, missing: str, timeout_s: float) -> str:
+    """What the client library's error says; some have no words, or a whole message in their place."""
+    match error:
+        case TimeoutError():
+            return f": no {missing} within {timeout_s:g} s"
+        case aiohttp.ServerDisconnectedError() if not isinstance(error.message, str):
+            return ": the connection was closed in the midst of the answer"
+        case _:
+            return f": {error}" if str(error) else ""
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Gives no kept connection out on which something came that nobody had asked for.
+
+    Load balancers send a 408 into connections that they give up; the next request would take it for its own
+    answer, and a 200 of that kind for its delivery.
+    """
+
+    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
+        while (connection := await super()._get(key, traces)) is not None:
+            if connection.protocol is not None and not connection.protocol.should_close:
+                break
+            connection.close()
+        return connection
+
+
+def _noting_what_is_sent() -> aiohttp.TraceConfig:
+    async def note(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
+        context.trace_request_ctx.anything = True
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_headers_sent.append(note)
+    return trace
