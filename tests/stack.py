@@ -26,6 +26,7 @@ from proxy.settings import (
     DeadSettings,
     DeliverySettings,
     FrontSettings,
+    GatewaySettings,
     ListenAddress,
     OpsSettings,
     Settings,
@@ -242,6 +243,7 @@ def settings_of(folder: Path, upstream_url: str, **tables: Mapping[str, Any]) ->
         },
         "dead": {},
         "upstream": {"url": upstream_url},
+        "gateway": {},
     }
     for table, values in tables.items():
         given[table].update(values)
@@ -253,6 +255,7 @@ def settings_of(folder: Path, upstream_url: str, **tables: Mapping[str, Any]) ->
         delivery=DeliverySettings(**given["delivery"]),
         dead=DeadSettings(**given["dead"]),
         upstream=UpstreamSettings(**given["upstream"]),
+        gateway=GatewaySettings(**given["gateway"]),
     )
 
 

@@ -1,9 +1,10 @@
 """Every setting of the proxy: parsed once, checked as a whole, frozen.
 
-``values`` says how a text becomes a value (``"10m"``, ``"1MB"``, ``"[::1]:8080"``), ``kinds`` how each type
-is called and shown; ``tables`` is the list of settings, with default, bounds and meaning, ``setting`` what is
-read off it; ``sources`` reads them from a file, the environment and flags. ``example``, ``reference`` and
-``schema`` tell people and editors of them, with ``notes`` on what does not fit into a line.
+``values`` says how a text becomes a value (``"10m"``, ``"1MB"``), ``addresses`` how what connects does
+(``"[::1]:8080"``) and ``credentials`` how a secret does; ``kinds`` how each type is called and shown;
+``tables`` is the list of settings, with default, bounds and meaning, ``setting`` what is read off it;
+``sources`` reads them from a file, the environment and flags. ``example``, ``reference`` and ``schema`` tell
+people and editors of them, with ``notes`` on what does not fit into a line.
 
 **Two names for a setting.** What operators write is fixed: ``delivery.linger``, ``front.max_body``. The
 attribute adds the unit where the operator writes it in the value: ``settings.delivery.linger_s`` (seconds),
@@ -11,6 +12,7 @@ attribute adds the unit where the operator writes it in the value: ``settings.de
 are the same. ``Setting.attribute`` is the second; everything printed uses the first.
 """
 
+from proxy.settings.addresses import BufferUrl, ListenAddress, parse_buffer_url, parse_listen
 from proxy.settings.kinds import toml_text
 from proxy.settings.redis_url import is_loopback
 from proxy.settings.setting import Setting
@@ -22,6 +24,7 @@ from proxy.settings.tables import (
     DeadSettings,
     DeliverySettings,
     FrontSettings,
+    GatewaySettings,
     LogSettings,
     MetricsSettings,
     OpsSettings,
@@ -29,7 +32,6 @@ from proxy.settings.tables import (
     UnknownKeyQuota,
     UpstreamSettings,
 )
-from proxy.settings.values import BufferUrl, ListenAddress, parse_buffer_url, parse_listen
 
 __all__ = [
     "SETTINGS",
@@ -39,6 +41,7 @@ __all__ = [
     "DeadSettings",
     "DeliverySettings",
     "FrontSettings",
+    "GatewaySettings",
     "ListenAddress",
     "LogSettings",
     "MetricsSettings",

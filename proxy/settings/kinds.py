@@ -8,25 +8,33 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
-from proxy.settings.redis_url import SCHEMES
-from proxy.settings.values import (
-    PASSWORD_LENGTHS,
-    TOKEN_LENGTHS,
+from proxy.settings.addresses import (
     BufferUrl,
     IpNetwork,
     ListenAddress,
     parse_buffer_url,
-    parse_duration,
+    parse_host,
     parse_listen,
     parse_network,
-    parse_number,
     parse_origin,
+    parse_upstream_url,
+)
+from proxy.settings.credentials import (
+    API_KEY_LENGTHS,
+    PASSWORD_LENGTHS,
+    TOKEN_LENGTHS,
+    parse_api_key,
     parse_password,
+    parse_token,
+)
+from proxy.settings.redis_url import SCHEMES
+from proxy.settings.values import (
+    parse_duration,
+    parse_number,
     parse_path_prefix,
     parse_public_key,
     parse_size,
-    parse_token,
-    parse_upstream_url,
+    parse_tool,
     parse_whole,
     show_duration,
     show_size,
@@ -80,10 +88,16 @@ def _at_least_one(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
-def _all_or_some(origins: tuple[str, ...]) -> tuple[str, ...]:
-    if "*" in origins and len(origins) > 1:
-        raise ValueError('"*" allows every origin: leave it or the others out')
-    return origins
+def _all_or_some(values: tuple[str, ...]) -> tuple[str, ...]:
+    if "*" in values and len(values) > 1:
+        raise ValueError('"*" allows all: leave it or the others out')
+    return values
+
+
+def _not_too_many(tools: tuple[str, ...]) -> tuple[str, ...]:
+    if len(tools) > _MAX_TOOLS:
+        raise ValueError(f'lists {len(tools)}: write at most {_MAX_TOOLS}, or "*" for all')
+    return tools
 
 
 def _text(pattern: str) -> dict[str, object]:
@@ -105,6 +119,10 @@ _LISTEN = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]*):[0-9]{1,5}"
 _PATH = "(/[A-Za-z0-9._~-]+)+"
 _PUBLIC_KEY = "pk_[A-Za-z0-9_-]{1,64}"
 _ORIGIN = r"(\*|[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[^/ :?#@A-Z\[\]]+)(:[0-9]{1,5})?)"
+_HOST = r"(\*|\[[0-9a-f:.]+\]|[a-z0-9_]([a-z0-9_.-]*[a-z0-9_-])?)"
+_TOOL = r"(\*|[A-Za-z0-9_.:-]{1,64})"
+# Each is a label of a metric, so they may not be without number.
+_MAX_TOOLS = 200
 _NETWORK = "[0-9A-Fa-f:.]+(/[0-9]{1,3})?"
 _BUFFER = rf"(sqlite:///[^?#]+|({'|'.join(map(re.escape, SCHEMES))})://[^ ]+)"
 
@@ -133,6 +151,11 @@ Token = Annotated[
         quotable=False,
     ),
 ]
+ApiKey = Annotated[
+    SecretStr | None,
+    BeforeValidator(parse_api_key),
+    Kind("secret", as_it_is, _secret(API_KEY_LENGTHS, pattern="^ok_[!-~]+$"), quotable=False),
+]
 Password = Annotated[
     SecretStr | None,
     BeforeValidator(parse_password),
@@ -160,6 +183,26 @@ Origins = Annotated[
     AfterValidator(_once),
     AfterValidator(_all_or_some),
     Kind("list of origins", list, _list_of(_ORIGIN, uniqueItems=True), ["https://www.example.com"]),
+]
+Hosts = Annotated[
+    tuple[Annotated[str, BeforeValidator(parse_host)], ...],
+    AfterValidator(_once),
+    AfterValidator(_all_or_some),
+    Kind("list of host names", list, _list_of(_HOST, uniqueItems=True), ["proxy.example.com"]),
+]
+Tools = Annotated[
+    tuple[Annotated[str, BeforeValidator(parse_tool)], ...],
+    AfterValidator(_once),
+    AfterValidator(_all_or_some),
+    AfterValidator(_not_too_many),
+    Kind(
+        "list of tools",
+        list,
+        # "not", for its patterns do without look-ahead.
+        _list_of(_TOOL, **{"not": {"contains": {"pattern": "^ok_"}}}, uniqueItems=True, maxItems=_MAX_TOOLS),
+        ["outlit_list_customers", "outlit_get_timeline"],
+        quotable=False,
+    ),
 ]
 Networks = Annotated[
     tuple[Annotated[IpNetwork, BeforeValidator(parse_network)], ...],

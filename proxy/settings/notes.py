@@ -30,6 +30,12 @@ NOTES: Mapping[str, str] = MappingProxyType(
         "front.unknown_key_quota": "With public_keys set, no other key gets as far.",
         "ops.listen": "Health, metrics and the status page are open to all who reach it.",
         "ops.token": "Visible ASCII, not beginning with ok_ as Outlit's own API keys do.",
+        "ops.allowed_hosts": (
+            '"*" allows all. In small letters and ASCII, as browsers send them, an IPv6 address in brackets.'
+            " List the names under which operators and Prometheus come: else a page that a browser on this"
+            " network opens can give this listener a name of its own (DNS rebinding). IP addresses and"
+            " localhost always pass, for nobody can give those to another."
+        ),
         "buffer.url": (
             'A file\'s absolute path has four slashes, as in "sqlite:////data/outlit-proxy.db". It'
             " belongs to one process. A Redis (or Valkey) is shared by any number of processes; the"
@@ -73,6 +79,13 @@ NOTES: Mapping[str, str] = MappingProxyType(
             " disks that do not outlive the process."
         ),
         "delivery.grace": "The supervisor's own is terminationGracePeriodSeconds, or TimeoutStopSec.",
+        "gateway.api_key": (
+            "Begins with ok_. Callers with such a key of their own use that. Without ops.token the gateway is"
+            " off, whatever stands here."
+        ),
+        "gateway.tools": (
+            '"*" allows all. At most 200. Metrics name the tools that are listed; all others are `other`.'
+        ),
         "metrics.max_key_labels": "In the order of their first success.",
     }
 )

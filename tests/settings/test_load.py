@@ -1,5 +1,6 @@
 """Sources, their order, and what is said when something is wrong."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -133,8 +134,8 @@ def test_a_secret_may_stand_in_a_file_and_is_stripped(file):
 
 
 def test_a_secret_is_shown_nowhere():
-    settings = load(None, {"OUTLIT_PROXY_OPS_TOKEN": TOKEN})
-    assert settings.effective()["ops.token"] == "***"
+    settings = load(None, {"OUTLIT_PROXY_OPS_TOKEN": TOKEN, "OUTLIT_PROXY_GATEWAY_API_KEY": f"ok_{TOKEN}"})
+    assert settings.effective()["ops.token"] == settings.effective()["gateway.api_key"] == "***"
     for text in (repr(settings), str(settings), str(settings.effective()), settings.model_dump_json()):
         assert TOKEN not in text
 
@@ -144,6 +145,11 @@ SECRET_ERRORS = [
     ({"OUTLIT_PROXY_OPS_TOKEN": f"{TOKEN} {TOKEN}"}, "visible ASCII"),
     ({"OUTLIT_PROXY_OPS_TOKN": TOKEN}, "did you mean OUTLIT_PROXY_OPS_TOKEN?"),
     ({"OUTLIT_PROXY_UPSTREAM_URL": f"https://u:{TOKEN}@x"}, "may not carry a user or password"),
+    ({"OUTLIT_PROXY_GATEWAY_API_KEY": TOKEN}, 'must begin with "ok_"'),
+    ({"OUTLIT_PROXY_GATEWAY_API_KEY": f"ok_{TOKEN} {TOKEN}"}, "visible ASCII"),
+    ({"OUTLIT_PROXY_GATEWAY_KEY": f"ok_{TOKEN}"}, "did you mean OUTLIT_PROXY_GATEWAY_API_KEY?"),
+    ({"OUTLIT_PROXY_GATEWAY_TOOLS": f'["ok_{TOKEN}"]'}, "not the name of a tool"),
+    ({"OUTLIT_PROXY_GATEWAY_TOOLS": f"ok_{TOKEN}"}, "is not JSON"),
     ({"OUTLIT_PROXY_BUFFER_URL": f"redis://:{TOKEN}@"}, "has no host"),
     ({"OUTLIT_PROXY_BUFFER_URL": f"redis://:{TOKEN}@h/{TOKEN}"}, "no whole number"),
     ({"OUTLIT_PROXY_BUFFER_URL": f"redis://:/{TOKEN}@h"}, "%2F"),
@@ -165,7 +171,15 @@ def test_an_error_never_repeats_a_secret(environ, problem):
 
 
 @pytest.mark.parametrize(
-    "text", [f"[ops]\ntoken = 'ok_{TOKEN}'", f"[ops]\ntoken = ['{TOKEN}']", f"ops = '{TOKEN}'"]
+    "text",
+    [
+        f"[ops]\ntoken = 'ok_{TOKEN}'",
+        f"[ops]\ntoken = ['{TOKEN}']",
+        f"ops = '{TOKEN}'",
+        f"[gateway]\napi_key = '{TOKEN}'",
+        f"[gateway]\napi_key = {{ok = '{TOKEN}'}}",
+        f"[gateway]\ntools = 'ok_{TOKEN}'",
+    ],
 )
 def test_an_error_of_the_file_never_repeats_a_secret(file, text):
     (line,) = wrong(file(text))
@@ -267,8 +281,6 @@ def test_an_unknown_name_in_the_file_is_an_error_with_a_suggestion(file, text, p
         "front.respect_gpc",
         "front.bots",
         "front.script",
-        "ops.allowed_hosts",
-        "gateway.api_key",
     ],
 )
 def test_a_setting_whose_mechanism_does_not_exist_is_not_accepted(name):
@@ -347,8 +359,24 @@ def test_a_port_that_is_no_service_link_is_an_error():
         (
             "front.allowed_origins",
             '["*", "https://x.de"]',
-            ' = ["*", "https://x.de"]: "*" allows every origin: leave it or the others out',
+            ' = ["*", "https://x.de"]: "*" allows all: leave it or the others out',
         ),
+        (
+            "ops.allowed_hosts",
+            '["Proxy.example.com:9090"]',
+            (
+                '[0] = "Proxy.example.com:9090": is compared without port and in small letters:'
+                ' write "proxy.example.com"'
+            ),
+        ),
+        (
+            "gateway.tools",
+            json.dumps([f"tool_{number}" for number in range(201)]),
+            ': lists 201: write at most 200, or "*" for all',
+        ),
+        ("gateway.tools", '["*", "a"]', ': "*" allows all: leave it or the others out'),
+        ("gateway.tools", '["a", "a"]', ': lists "a" twice: write it once'),
+        ("gateway.timeout", "11m", ' = "11m": out of bounds: write 100ms to 10m'),
         (
             "front.path_prefixes",
             "[]",

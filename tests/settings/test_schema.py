@@ -68,7 +68,9 @@ def test_every_pattern_can_be_read_by_engines_that_neither_look_ahead_nor_back()
 
 def test_the_example_passes_as_it_is_and_with_every_setting_uncommented():
     VALIDATOR.validate(tomllib.loads(example()))
-    secrets = re.sub(r"^#(token|password) = .*$", r'\1 = "a-secret-of-ours"', example(), flags=re.MULTILINE)
+    secrets = re.sub(
+        r"^#(token|password|api_key) = .*$", r'\1 = "ok_a-secret-of-ours"', example(), flags=re.MULTILINE
+    ).replace('token = "ok_', 'token = "')
     document = tomllib.loads(re.sub(r"^#(\w+ = )", r"\1", secrets, flags=re.MULTILINE))
     assert sum(len(table) for table in document.values()) == len(SETTINGS)
     VALIDATOR.validate(document)
@@ -113,6 +115,14 @@ GOOD: list[tuple[str, object]] = [
     ("front.client_ip", "drop"),
     ("ops.token", "12345678"),
     ("ops.token", "~" * 512),
+    ("ops.allowed_hosts", ["*"]),
+    ("ops.allowed_hosts", []),
+    ("ops.allowed_hosts", ["proxy.example_1-a.com", "localhost", "10.0.0.7", "[fd00::7]"]),
+    ("gateway.api_key", "ok_" + "a" * 32),
+    ("gateway.tools", ["*"]),
+    ("gateway.tools", []),
+    ("gateway.tools", ["outlit_list_customers", "v2:sql.query-1"]),
+    ("gateway.timeout", "100ms"),
     ("buffer.url", "sqlite:////data/outlit proxy.db"),
     ("buffer.url", "rediss://user:p%40ss@redis.example:6380/3?ca=/etc/ca.pem"),
     ("buffer.url", "unix:///run/redis.sock?db=2"),
@@ -154,6 +164,18 @@ BAD: list[tuple[str, object]] = [
     ("ops.token", "ok_12345678"),
     ("ops.token", "short"),
     ("ops.token", "with space"),
+    ("ops.allowed_hosts", "proxy.example.com"),
+    ("ops.allowed_hosts", ["Proxy.example.com"]),
+    ("ops.allowed_hosts", ["proxy.example.com:9090"]),
+    ("ops.allowed_hosts", ["proxy.example.com."]),
+    ("ops.allowed_hosts", ["*.example.com"]),
+    ("gateway.api_key", "a-token-of-ours"),
+    ("gateway.api_key", "ok_short "),
+    ("gateway.tools", ["outlit list"]),
+    ("gateway.tools", ["ok_" + "a" * 32]),
+    ("gateway.tools", ["a", "a"]),
+    ("gateway.tools", [f"tool_{number}" for number in range(201)]),
+    ("gateway.timeout", 60),
     ("buffer.url", "postgres://h"),
     ("buffer.url", "sqlite://data.db"),
     ("delivery.linger", 5),
