@@ -184,6 +184,16 @@ class Sandbox:
         status, body = http(f"{self.url}/_sandbox/faults", method="DELETE")
         assert status in {200, 204}, body
 
+    def order_platform(self, what: str, **details: Any) -> None:
+        """Have something happen to calls of the Platform API, besides what was ordered before."""
+        status, body = http(f"{self.url}/_sandbox/platform", {"what": what, **details})
+        assert status in {200, 201, 204}, body
+
+    def clear_platform(self) -> None:
+        """Nothing happens to calls of the Platform API any more."""
+        status, body = http(f"{self.url}/_sandbox/platform", method="DELETE")
+        assert status in {200, 204}, body
+
 
 @dataclass(slots=True)
 class Proxy:

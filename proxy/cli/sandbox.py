@@ -39,7 +39,7 @@ def _script(_context: click.Context, parameter: click.Parameter, file: Path | No
         raise click.BadParameter(f"{file}: {error}", param=parameter) from None
 
 
-@click.command(short_help="Stand in for Outlit's Ingest API.")
+@click.command(short_help="Stand in for Outlit's Ingest and Platform API.")
 @click.option("--listen", default="127.0.0.1:9300", show_default=True, metavar="HOST:PORT")
 @click.option(
     "--window",
@@ -90,10 +90,10 @@ def sandbox(  # noqa: PLR0913  # the command's options
     seed: int,
     record: Path | None,
 ) -> None:
-    """Stand in for Outlit's Ingest API: strict, with its limits, and whatever can go wrong, on request.
+    """Stand in for both of Outlit's APIs: strict, with their limits, and whatever can go wrong, on request.
 
-    What it received can be read back, and faults, another limit, a stranger on a key and a longer way can be
-    ordered while it runs, or from the start by a script:
+    What it received can be read back, and faults, another limit, a stranger on a key, a longer way and an
+    exhausted plan can be ordered while it runs, or from the start by a script:
 
     \b
     outlit-proxy sandbox --window bucket --burst 10 --latency 20-200
@@ -101,7 +101,9 @@ def sandbox(  # noqa: PLR0913  # the command's options
     curl -d '{"what": "status", "status": 503, "seconds": 10}' 127.0.0.1:9300/_sandbox/faults
     curl -d '{"limit": 10, "seconds": 60}' 127.0.0.1:9300/_sandbox/limits
     curl -d '{"public_key": "pk_test", "per_s": 30}' 127.0.0.1:9300/_sandbox/strangers
+    curl -d '{"what": "plan", "allowance": 3, "reset_in_s": 60}' 127.0.0.1:9300/_sandbox/platform
     curl 127.0.0.1:9300/_sandbox/record
+    curl 127.0.0.1:9300/_sandbox/calls
 
     A script has an array for each of these, and `after_s` in each order says when it begins:
 
@@ -111,7 +113,9 @@ def sandbox(  # noqa: PLR0913  # the command's options
                    {"what": "headers", "headers": {"X-RateLimit-Reset": "{now_ms}"}, "every": 3}],
      "limits":    [{"limit": 10, "after_s": 30, "seconds": 60}],
      "strangers": [{"public_key": "pk_test", "per_s": 30}],
-     "links":     [{"latency_ms": 20, "latency_to_ms": 200}]}
+     "links":     [{"latency_ms": 20, "latency_to_ms": 200}],
+     "platform":  [{"what": "plan", "allowance": 3, "reset_in_s": 60},
+                   {"what": "answer", "status": 503, "route": "validate", "requests": 1}]}
     """  # noqa: D301  # click's mark for "as it stands"
     try:
         address = parse_listen(listen)
@@ -142,7 +146,11 @@ async def _serve(stand_in: Sandbox, address: ListenAddress) -> None:
         asyncio.get_running_loop().add_signal_handler(asked, stop.set)
     await stand_in.start(address.host or "0.0.0.0", address.port)  # noqa: S104  # what `:9300` asks for
     try:
-        click.echo(f"sandbox at {stand_in.url}; faults and record below {stand_in.url}/_sandbox/", err=True)
+        click.echo(
+            f"sandbox at {stand_in.url}; plays the Ingest API (/api/i/v1/pk_…/events) and the Platform API"
+            f" (the rest of /api/, Bearer ok_…); orders and records below {stand_in.url}/_sandbox/",
+            err=True,
+        )
         await stop.wait()
     finally:
         await stand_in.stop()

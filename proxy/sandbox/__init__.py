@@ -1,4 +1,4 @@
-"""The stand-in for Outlit's Ingest API: strict validation, limits with headers, faults, and a record.
+"""The stand-in for Outlit: strict validation, limits with headers, faults, and a record of what came.
 
 It is a second, independent reading of the wire contract and imports nothing from the other rooms, so that
 a misreading shows as a disagreement between the two.
@@ -7,8 +7,11 @@ a misreading shows as a disagreement between the two.
 a ``window``), its body read (``body``) and judged (``schema`` with ``checks``, and ``sensitive``), which
 gives an ``outcome`` with one of the ``answers``; a fault may strike it (``programme``, by the ``conditions``
 of the ``faults``; ``sabotage``, ``lies``); it is written down (``record``, ``transcript``) and answered
-(``delivery``). What happens when is a ``schedule`` of faults and of ``circumstances``; ``orders`` reads them
-from a script, or for ``control``, which also shows the record over HTTP. ``app`` builds the ``room``.
+(``delivery``, in a ``manner``). What is below ``/api/`` and no events' route is the Platform API's, in the
+folder ``platform``, which has the same stations and shares what is no API's own. What happens when is a
+``schedule`` of faults and of ``circumstances``; ``orders`` reads them (``reading``, ``details``) from a
+script, or for ``control``, which also shows the records (``chronicle``) over HTTP. ``app`` builds the
+``room``.
 """
 
 from proxy.sandbox.answers import ErrorForm
@@ -19,10 +22,12 @@ from proxy.sandbox.conditions import Seen
 from proxy.sandbox.faults import Fault, Names, Stage, What
 from proxy.sandbox.limiter import Limiter
 from proxy.sandbox.orders import Script, script_of
-from proxy.sandbox.outcome import Rules, Violation, ViolationKind
+from proxy.sandbox.outcome import Rules
+from proxy.sandbox.platform import Call, Happens, Incident, Platform, Route
 from proxy.sandbox.programme import Programme
 from proxy.sandbox.record import Entry, Record, Stats
 from proxy.sandbox.schedule import Running, Schedule
+from proxy.sandbox.violations import Violation, ViolationKind
 from proxy.sandbox.window import (
     LIMIT_PER_S,
     Allowance,
@@ -39,10 +44,13 @@ __all__ = [
     "LIMIT_PER_S",
     "Allowance",
     "Bucket",
+    "Call",
     "Entry",
     "ErrorForm",
     "Fault",
     "FixedWindow",
+    "Happens",
+    "Incident",
     "Kind",
     "Limit",
     "LimitChange",
@@ -50,8 +58,10 @@ __all__ = [
     "Link",
     "Names",
     "OrderError",
+    "Platform",
     "Programme",
     "Record",
+    "Route",
     "Rules",
     "Running",
     "Sandbox",

@@ -1,4 +1,4 @@
-"""The answers of the Ingest API: status and body, in the two forms its reference gives for a refusal."""
+"""The answers: status and body; those of the Ingest API in both forms its reference gives for a refusal."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ class Answer:
     """What is sent back: a status, a JSON body, and headers beyond those of the limit."""
 
     status: int
-    body: Mapping[str, object] | str
+    body: object
     """JSON, or a text to be sent as it stands."""
     headers: Mapping[str, str] = field(default_factory=dict)
 

@@ -14,6 +14,8 @@ from proxy.sandbox.ingest import Ingest
 from proxy.sandbox.limiter import Limiter
 from proxy.sandbox.orders import Script
 from proxy.sandbox.outcome import Rules
+from proxy.sandbox.platform import CALLS_BOUND, Calls, Platform, routes
+from proxy.sandbox.platform.desk import Desk
 from proxy.sandbox.programme import Programme
 from proxy.sandbox.record import EVENTS_BOUND, Record
 from proxy.sandbox.room import Room
@@ -29,10 +31,10 @@ _STOP_S = 1.0
 
 
 class Sandbox:
-    """A stand-in for Outlit's Ingest API, in this process or in one of its own.
+    """A stand-in for Outlit's Ingest API and Platform API, in this process or in one of its own.
 
-    Start it once. `record`, `programme`, `limiter` and `links` may be used before, while and after it runs,
-    on its event loop.
+    Once stopped it can be started again. `record`, `programme`, `limiter`, `links` and `platform` may be used
+    before, while and after it runs, on its event loop.
     """
 
     def __init__(
@@ -50,8 +52,9 @@ class Sandbox:
 
         `limit`: how requests are counted, or as many as that a second in a fixed window. `script`: what is
         ordered from the start on. `record_file`: also append every entry there. `record_bound`: events kept,
-        at least 1. `clock`: Unix seconds; the limit, the record, `Date` and the faults go by it, latencies go
-        by the event loop. `seed`: of all chance. Raises ValueError for what is out of bounds.
+        at least 1; as many calls, up to `CALLS_BOUND`. `clock`: Unix seconds; the limit, the records, `Date`
+        and the orders go by it, latencies go by the event loop. `seed`: of all chance. Raises ValueError for
+        what is out of bounds.
         """
         if not isinstance(limit, Limit):
             limit = Limit() if limit is None else Limit(limit)
@@ -59,12 +62,14 @@ class Sandbox:
         self.programme = Programme()
         self.limiter = Limiter(limit, seed)
         self.links: Schedule[Link] = Schedule()
+        self.platform = Platform(calls=Calls(min(record_bound, CALLS_BOUND)))
         self._room = Room(
             rules=rules or Rules(),
             limiter=self.limiter,
             links=self.links,
             programme=self.programme,
             record=self.record,
+            platform=self.platform,
             clock=clock,
             chance=Random(seed),
         )
@@ -72,7 +77,6 @@ class Sandbox:
         self._record_file = record_file
         # From start to stop:
         self._transcript: Transcript | None = None
-        self._ingest: Ingest | None = None
         self._runner: web.AppRunner | None = None
 
     @property
@@ -87,11 +91,18 @@ class Sandbox:
         """Return when it listens. Port 0: a free one. Raises OSError for the address or the record's file."""
         if self._record_file is not None:
             self._transcript = Transcript(self._record_file)
-        self._ingest = Ingest(self._room, self._transcript)
+        self._room.stopping.clear()
+        ingest, desk = Ingest(self._room, self._transcript), Desk(self._room, self._transcript)
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            """Answer any request that is not a control's."""
+            is_of_the_platform = routes.is_of_the_platform(request.raw_path)
+            return await (desk if is_of_the_platform else ingest).handle(request)
+
         app = web.Application(client_max_size=BODY_BYTES_MAX)
         app.add_routes(Control(self._room).routes())
         app.on_response_prepare.append(leave_out)
-        app.router.add_route("*", "/{path:.*}", self._ingest.handle)
+        app.router.add_route("*", "/{path:.*}", handle)
         self._runner = web.AppRunner(
             app,
             access_log=None,
@@ -114,8 +125,7 @@ class Sandbox:
 
     async def stop(self) -> None:
         """Stop listening, drop what hangs, close the record's file. Does nothing the second time."""
-        if self._ingest is not None:
-            self._ingest.stop()
+        self._room.stopping.set()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None

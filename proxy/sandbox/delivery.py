@@ -8,13 +8,16 @@ import socket
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from email.utils import formatdate
 from http import HTTPStatus
 from random import Random
-from typing import Final, cast
+from typing import Final, assert_never, cast
 
 from aiohttp import web
 
-from proxy.sandbox.faults import Fault, What
+from proxy.sandbox import lies
+from proxy.sandbox.answers import Answer
+from proxy.sandbox.manner import Break, Manner
 
 _LINGER_0: Final = struct.pack("ii", 1, 0)
 """SO_LINGER on, for no time: closing sends a reset and discards what is unsent."""
@@ -50,44 +53,80 @@ async def leave_out(request: web.Request, response: web.StreamResponse) -> None:
         response.headers.popall(name, None)
 
 
+def composed(answer: Answer, told: Mapping[str, str | None], now: float, chance: Random) -> Reply:
+    """Give `answer` as it goes out at `now`, Unix seconds; `told`: what a fault says in its headers."""
+    headers = {
+        "Content-Type": "application/json; charset=utf-8",
+        **answer.headers,
+        # The server's own Date would not follow the clock, and a Reset is to be read against it.
+        "Date": formatdate(now, usegmt=True),
+    }
+    # What a fault says takes the place of what is true, whatever the case of its letters.
+    replaced = {name.lower() for name in told}
+    headers = {name: value for name, value in headers.items() if name.lower() not in replaced}
+    for name, value in told.items():
+        if value is not None:
+            headers[name] = lies.told(value, now, chance)
+    left_out = tuple(name for name, value in told.items() if value is None)
+    return Reply(answer.status, headers, left_out, answer.text.encode("utf-8", "surrogatepass"))
+
+
 async def deliver(
-    request: web.Request, reply: Reply, fault: Fault | None, chance: Random, stopping: asyncio.Event
+    request: web.Request, reply: Reply, manner: Manner, chance: Random, stopping: asyncio.Event
 ) -> web.StreamResponse:
-    """Send `reply` as `fault` would have it: late, in part, without end, or not at all.
+    """Send `reply` in this `manner`: late, in part, without end, or not at all.
 
     When `stopping` is set, whatever waits here ends at once, its connection dropped unanswered.
     """
-    if fault is not None and await travels(fault.latency_ms, fault.latency_to_ms, chance, stopping):
+    if await travels(manner.latency_ms, manner.latency_to_ms, chance, stopping):
         return cut(request)
     request[_LEFT_OUT] = reply.left_out
-    match fault:
-        case Fault(what=What.HANG | What.HANG_BEFORE):
+    match manner.breaks:
+        case None:
+            return web.Response(status=reply.status, headers=reply.headers, body=reply.body)
+        case Break.HANG:
             await stopping.wait()
             return cut(request)
-        case Fault(what=What.RESET | What.RESET_BEFORE):
+        case Break.RESET:
             return reset(request)
-        case Fault(what=What.RESET_ANSWER):
+        case Break.RESET_ANSWER:
             _write(request, reply.head)
             await asyncio.sleep(_APART_S)
             return reset(request)
-        case Fault(what=What.HALF_HEAD):
+        case Break.HALF_HEAD:
             return _closed_after(request, reply.head[: len(reply.head) // 2])
-        case Fault(what=What.HALF_ANSWER):
+        case Break.HALF_ANSWER:
             return _closed_after(request, reply.head + reply.body[: len(reply.body) // 2])
-        case Fault(what=What.DRIP, bytes_per_s=int(bytes_per_s)):
-            return await _drip(request, reply.head + reply.body, bytes_per_s, stopping)
-        case Fault(what=What.ENDLESS, answer_bytes=answer_bytes):
-            return await _without_end(request, reply, answer_bytes, stopping)
+        case Break.DRIP:
+            return await _drip(request, reply.head + reply.body, manner.bytes_per_s, stopping)
+        case Break.ENDLESS:
+            return await _without_end(request, reply, manner.answer_bytes, stopping)
         case _:
-            return web.Response(status=reply.status, headers=reply.headers, body=reply.body)
+            assert_never(manner.breaks)
 
 
 async def travels(
     latency_ms: int, latency_to_ms: int | None, chance: Random, stopping: asyncio.Event, share: float = 1.0
 ) -> bool:
     """Wait for this `share` of a latency, drawn evenly from its range. True: `stopping` cut it short."""
-    wait_ms = chance.uniform(latency_ms, latency_ms if latency_to_ms is None else latency_to_ms)
+    wait_ms = latency_ms if latency_to_ms is None else chance.uniform(latency_ms, latency_to_ms)
     return wait_ms > 0 and await _stopped_within(share * wait_ms / 1000, stopping)
+
+
+def headers_of(request: web.Request) -> tuple[tuple[str, str], ...]:
+    """Give a request's headers in order, names in lower case. Bytes not of UTF-8 stand as lone surrogates."""
+    return tuple(
+        (name.decode("utf-8", "surrogateescape").lower(), value.decode("utf-8", "surrogateescape"))
+        for name, value in request.raw_headers
+    )
+
+
+async def body_of(request: web.Request) -> bytes | None:
+    """Read a request's body; None: it is larger than the server takes, and not read to its end."""
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        return None
 
 
 async def half_of_the_body(request: web.Request) -> int:

@@ -14,19 +14,19 @@ out. By the events' fate there are three families:
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
 from typing import Final, TypeAlias
 
 from proxy.sandbox import lies
 from proxy.sandbox.bounds import MOST, OrderError, bounded, check_latency, check_times
 from proxy.sandbox.conditions import marks
+from proxy.sandbox.details import misplaced, shown
+from proxy.sandbox.manner import ENDLESS_BYTES, Break, Manner
 from proxy.sandbox.schema import Path
 
 Index: TypeAlias = int | float | str | bool | None
 """What an answer may give as an index: events are numbered from 0, and a confused service says anything."""
-
-ENDLESS_BYTES: Final = 1_000_000_000
 
 
 class Stage(Enum):
@@ -125,8 +125,20 @@ _DETAILS: Final[Mapping[What, frozenset[str]]] = {
     What.DRIP: frozenset({"bytes_per_s"}),
     What.ENDLESS: frozenset({"answer_bytes"}),
 }
-_ALL_DETAILS: Final = frozenset().union(*_DETAILS.values())
 _OF_THE_BODY: Final = ("visitor", "event", "uuid")
+_BREAKS: Final[Mapping[What, Break]] = {
+    What.HANG: Break.HANG,
+    What.HANG_BEFORE: Break.HANG,
+    What.RESET: Break.RESET,
+    What.RESET_BEFORE: Break.RESET,
+    What.RESET_EARLY: Break.RESET,
+    What.RESET_MIDWAY: Break.RESET,
+    What.RESET_ANSWER: Break.RESET_ANSWER,
+    What.HALF_ANSWER: Break.HALF_ANSWER,
+    What.HALF_HEAD: Break.HALF_HEAD,
+    What.DRIP: Break.DRIP,
+    What.ENDLESS: Break.ENDLESS,
+}
 _STATUSES: Final[Mapping[What, tuple[int, int, int]]] = {
     # A 2xx without the events would be sabotage under another name.
     What.STATUS: (500, 300, 599),
@@ -187,7 +199,8 @@ class Fault:
         self._check_figures()
 
     def _wrong(self) -> Iterator[str]:
-        yield from self._misplaced()
+        yield from misplaced(self, _DETAILS)
+        yield from self._unread()
         match self.what:
             case What.LATENCY if self.latency_ms == 0 and self.latency_to_ms is None:
                 yield "latency needs latency_ms"
@@ -208,13 +221,11 @@ class Fault:
             case What.DRIP if self.bytes_per_s is None:
                 yield "drip needs bytes_per_s"
 
-    def _misplaced(self) -> Iterator[str]:
-        allowed = _DETAILS.get(self.what, frozenset())
-        for each in fields(self):
-            if each.name in _ALL_DETAILS - allowed and getattr(self, each.name) != each.default:
-                yield f"{self.what} takes no {each.name}"
-            if self.what in _EARLY and each.name in _OF_THE_BODY and getattr(self, each.name) is not None:
-                yield f"{self.what} takes no {each.name}: it strikes before the body is read"
+    def _unread(self) -> Iterator[str]:
+        if self.what in _EARLY:
+            for name in _OF_THE_BODY:
+                if getattr(self, name) is not None:
+                    yield f"{self.what} takes no {name}: it strikes before the body is read"
 
     def _check_figures(self) -> None:
         check_times(self.after_s, self.seconds)
@@ -246,10 +257,17 @@ class Fault:
                 return size > max(1, int(bound * self.shrink**struck))
         return True
 
+    @property
+    def manner(self) -> Manner:
+        """Give how the answer is sent."""
+        return Manner(
+            latency_ms=self.latency_ms,
+            latency_to_ms=self.latency_to_ms,
+            breaks=_BREAKS.get(self.what),
+            bytes_per_s=self.bytes_per_s or 1,
+            answer_bytes=self.answer_bytes,
+        )
+
     def document(self) -> dict[str, object]:
         """Give the fault as the JSON object that `orders` reads."""
-        return {
-            each.name: getattr(self, each.name)
-            for each in fields(self)
-            if each.name == "what" or getattr(self, each.name) not in (each.default, {})
-        }
+        return shown(self)

@@ -4,36 +4,27 @@ Nothing waits between the last byte of a body and its entry in the record, so th
 of the decisions.
 """
 
-import asyncio
 import re
 from dataclasses import dataclass, replace
-from email.utils import formatdate
 from typing import Final
 
 from aiohttp import web
 
-from proxy.sandbox import answers, delivery, lies, outcome
+from proxy.sandbox import answers, delivery, outcome
 from proxy.sandbox.answers import Answer
 from proxy.sandbox.conditions import Seen
-from proxy.sandbox.delivery import Reply
 from proxy.sandbox.faults import Fault, Stage, What
-from proxy.sandbox.outcome import Outcome, Violation, ViolationKind
+from proxy.sandbox.manner import Manner
+from proxy.sandbox.outcome import Outcome
 from proxy.sandbox.record import Entry
 from proxy.sandbox.room import Room
 from proxy.sandbox.sabotage import falsify
 from proxy.sandbox.schema import BODY_BYTES_MAX
 from proxy.sandbox.transcript import Transcript
-from proxy.sandbox.window import Allowance
+from proxy.sandbox.violations import Violation, ViolationKind
 
 _ROUTE: Final = re.compile(r"/api/i/v1/([^/?#]+)/events")
 _PUBLIC_KEY: Final = re.compile(r"pk_[A-Za-z0-9_-]{1,64}")
-_UNANSWERED: Final = frozenset(
-    {
-        *(What.HANG, What.HANG_BEFORE, What.HALF_HEAD),
-        *(What.RESET, What.RESET_BEFORE, What.RESET_EARLY, What.RESET_MIDWAY),
-    }
-)
-"""After these a sender knows no status."""
 _MADE_UP_VISITOR: Final = "5a0dbe00-0000-4000-8000-000000000000"
 """Whom `swap` accuses where the record knows no other visitor."""
 
@@ -53,7 +44,7 @@ class Arrival:
 
 
 class Ingest:
-    """Answers the ingest route and keeps the record."""
+    """Answers the ingest route and keeps its record."""
 
     def __init__(self, room: Room, transcript: Transcript | None) -> None:
         """Hold what a request needs. `transcript`: where every entry is also written."""
@@ -63,65 +54,34 @@ class Ingest:
         self._record = room.record
         self._transcript = transcript
         self._clock = room.clock
-        self._stopping = asyncio.Event()
-
-    def stop(self) -> None:
-        """Drop every request that waits for a fault or on its way."""
-        self._stopping.set()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answer any request that is not a control's. One exact path exists."""
+        """Answer any request that is no other's. One exact path exists."""
         route = _ROUTE.fullmatch(request.raw_path)
         if route is None or request.method != "POST":
             self._record.stats.elsewhere += 1
             return web.json_response(text=answers.refused(404, "Not found").text, status=404)
-        if await self._travels():
+        if await self._room.travels():
             return delivery.cut(request)
         received_at = self._clock()
         self._record.arrive(route[1], received_at)
         allowance = self._room.limiter.take(route[1], received_at)
-        arrival = Arrival(route[1], received_at, _headers(request), b"", 0)
+        arrival = Arrival(route[1], received_at, delivery.headers_of(request), b"", 0)
         early = self._strikes(arrival, Stage.UNREAD) if allowance.granted else None
         if early is not None:
             return await self._break_early(request, arrival, early)
-        body = await _body(request)
+        body = await delivery.body_of(request)
         body_bytes = BODY_BYTES_MAX + 1 if body is None else len(body)
         arrival = replace(arrival, body=body, body_bytes=body_bytes)
 
         answer, fault = await self._settle(arrival, granted=allowance.granted)
-        reply = self._reply(answer, allowance, fault)
-        if await self._travels():
+        answer = replace(answer, headers={**allowance.headers, **answer.headers})
+        told = {} if fault is None else fault.headers
+        reply = delivery.composed(answer, told, self._clock(), self._room.chance)
+        if await self._room.travels():
             return delivery.cut(request)
-        return await delivery.deliver(request, reply, fault, self._room.chance, self._stopping)
-
-    async def _travels(self) -> bool:
-        """Go half of the way. Says whether the sandbox stopped meanwhile."""
-        links = self._room.links.begun(self._clock())
-        if not links:
-            return False
-        link = links[-1].order
-        return await delivery.travels(
-            link.latency_ms, link.latency_to_ms, self._room.chance, self._stopping, share=0.5
-        )
-
-    def _reply(self, answer: Answer, allowance: Allowance, fault: Fault | None) -> Reply:
-        now = self._clock()
-        headers = {
-            "Content-Type": "application/json; charset=utf-8",
-            **allowance.headers,
-            **answer.headers,
-            # The server's own Date would not follow the clock, and Reset is to be read against it.
-            "Date": formatdate(now, usegmt=True),
-        }
-        # What a fault says takes the place of what is true, whatever the case of its letters.
-        lies_told = {} if fault is None else fault.headers
-        replaced = {name.lower() for name in lies_told}
-        headers = {name: value for name, value in headers.items() if name.lower() not in replaced}
-        for name, value in lies_told.items():
-            if value is not None:
-                headers[name] = lies.told(value, now, self._room.chance)
-        left_out = tuple(name for name, value in lies_told.items() if value is None)
-        return Reply(answer.status, headers, left_out, answer.text.encode("utf-8", "surrogatepass"))
+        manner = Manner() if fault is None else fault.manner
+        return await delivery.deliver(request, reply, manner, self._room.chance, self._room.stopping)
 
     def _strikes(self, arrival: Arrival, stage: Stage, decided: Outcome | None = None) -> Fault | None:
         """Say which fault strikes a request that has come to `stage`; `decided`: what it deserves."""
@@ -188,7 +148,7 @@ class Ingest:
 
     async def _keep(self, arrival: Arrival, decided: Outcome, fault: Fault | None) -> None:
         """Count the request and record it, falsely if the fault is sabotage."""
-        status = None if fault is not None and fault.what in _UNANSWERED else decided.answer.status
+        status = None if fault is not None and not fault.manner.tells_status else decided.answer.status
         self._record.stats.count(status, len(decided.taken), decided.violations)
         told = falsify(fault.what if fault else None, decided.events, decided.taken)
         entry = Entry(
@@ -218,17 +178,3 @@ class Ingest:
         envelope = {**entry.envelope, "visitorId": _MADE_UP_VISITOR} if other is None else other.envelope
         made_up = replace(entry, seq=entry.seq + 1, envelope=envelope, events=events, violations=())
         return [replace(made_up, taken=tuple(range(len(events))))]
-
-
-def _headers(request: web.Request) -> tuple[tuple[str, str], ...]:
-    return tuple(
-        (name.decode("utf-8", "surrogateescape").lower(), value.decode("utf-8", "surrogateescape"))
-        for name, value in request.raw_headers
-    )
-
-
-async def _body(request: web.Request) -> bytes | None:
-    try:
-        return await request.read()
-    except web.HTTPRequestEntityTooLarge:
-        return None

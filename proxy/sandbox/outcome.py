@@ -5,7 +5,6 @@ Pure: from a request's values to an `Outcome`, and from there to what a fault ma
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Final
 
 from proxy.sandbox import answers
@@ -15,31 +14,7 @@ from proxy.sandbox.conditions import marked
 from proxy.sandbox.faults import Fault, Names, What
 from proxy.sandbox.schema import BODY_BYTES_MAX, Path, Problem, events_of, judge
 from proxy.sandbox.sensitive import leaks
-
-
-class ViolationKind(StrEnum):
-    """Whose rule was broken."""
-
-    REQUEST = "request"
-    """The body is too large, no JSON object, compressed, or not declared as JSON; the key is no key."""
-    ENVELOPE = "envelope"
-    EVENT = "event"
-    SENSITIVE = "sensitive"
-    """A secret arrived in a form field or an address."""
-    COOKIE = "cookie"
-    """A visitor's cookies were passed on."""
-    NO_UUID = "no_uuid"
-    """An event without `uuid`: valid on the wire, but whoever retries must send one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """One rule of the contract that a request broke, refused for it or not."""
-
-    kind: ViolationKind
-    path: Path
-    """Where in the body; empty for the request itself."""
-    message: str
+from proxy.sandbox.violations import Violation, ViolationKind
 
 
 @dataclass(frozen=True, slots=True)

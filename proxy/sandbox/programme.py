@@ -4,10 +4,10 @@ from dataclasses import replace
 
 from proxy.sandbox.conditions import Seen, meets
 from proxy.sandbox.faults import Fault, Stage
-from proxy.sandbox.schedule import Schedule
+from proxy.sandbox.schedule import Strikes
 
 
-class Programme(Schedule[Fault]):
+class Programme(Strikes[Fault]):
     """The faults that are on or to come, switched while the sandbox runs. A request meets at most one."""
 
     def next(self, seen: Seen, now: float, stage: Stage = Stage.JUDGED) -> Fault | None:
@@ -21,18 +21,9 @@ class Programme(Schedule[Fault]):
                 continue
             if not meets(seen, fault) or not fault.exceeds(seen.events, seen.body_bytes, running.struck):
                 continue
-            running.met += 1
-            if running.met % fault.every:
+            if not self._falls(running):
                 continue
-            running.struck += 1
-            if running.left is not None:
-                running.left -= 1
-                if not running.left:
-                    self._running.remove(running)
             if fault.statuses:
                 return replace(fault, status=fault.status_of(running.struck - 1), statuses=())
             return fault
         return None
-
-    def _requests(self, order: Fault) -> int | None:
-        return order.requests

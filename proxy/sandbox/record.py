@@ -3,15 +3,14 @@
 Everything is kept, up to a bound; beyond it the sandbox refuses requests (500) instead of forgetting any.
 """
 
-import asyncio
 import json
-from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from proxy.sandbox.outcome import Violation
+from proxy.sandbox.chronicle import Chronicle
+from proxy.sandbox.violations import Violation
 
 EVENTS_BOUND = 2_000_000
 """Events kept in memory, about 1.2 KB each. A request without events takes the room of one."""
@@ -60,10 +59,7 @@ class Entry:
                 "taken": self.taken,
                 "status": self.status,
                 "fault": self.fault,
-                "violations": [
-                    {"kind": each.kind, "path": each.path, "message": each.message}
-                    for each in self.violations
-                ],
+                "violations": [each.document() for each in self.violations],
             }
         )
 
@@ -105,39 +101,15 @@ class Stats:
         }
 
 
-class Record:
+class Record(Chronicle[Entry]):
     """The entries, oldest first, and the counts."""
 
     def __init__(self, bound: int = EVENTS_BOUND) -> None:
         """Keep at most `bound` events, at least 1."""
-        if bound < 1:
-            raise ValueError(f"A record needs room for at least 1 event, not {bound}")
-        self._bound = bound
-        self._entries: list[Entry] = []
-        self._room_taken = 0
-        self._last_seq = 0
+        super().__init__(bound)
         self._second = 0
         self._requests_of_second: Counter[str] = Counter()
-        self._changed = asyncio.Event()
         self.stats = Stats()
-
-    @property
-    def entries(self) -> Sequence[Entry]:
-        """Give every entry, oldest first. A view: it grows while requests arrive."""
-        return self._entries
-
-    @property
-    def last_seq(self) -> int:
-        """Give the number of the newest entry, 0 before the first."""
-        return self._last_seq
-
-    def since(self, seq: int) -> list[Entry]:
-        """Give the entries numbered above `seq`."""
-        return self._entries[bisect_right(self._entries, seq, key=lambda entry: entry.seq) :]
-
-    def has_room(self, events: int) -> bool:
-        """Say whether a request of so many events can still be recorded."""
-        return self._room_taken + max(1, events) <= self._bound
 
     def arrive(self, public_key: str, now: float) -> None:
         """Count a request towards the busiest second, whatever becomes of it."""
@@ -147,19 +119,6 @@ class Record:
             self._requests_of_second.clear()
         self._requests_of_second[public_key] += 1
         self.stats.busiest_second = max(self.stats.busiest_second, self._requests_of_second[public_key])
-
-    def add(self, entry: Entry) -> None:
-        """Append an entry that was made with `last_seq` + 1, and wake who waits for it."""
-        self._entries.append(entry)
-        self._last_seq = entry.seq
-        self._room_taken += max(1, len(entry.events))
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
-
-    async def until(self, holds: Callable[["Record"], bool]) -> None:
-        """Return as soon as `holds` is true of this record; asked again after every entry."""
-        while not holds(self):
-            await self._changed.wait()
 
     def neighbour(self, public_key: str, envelope: Mapping[str, object]) -> Entry | None:
         """Find the newest request of the key that names another visitor, if one is near."""
@@ -171,11 +130,11 @@ class Record:
 
     def clear(self) -> int:
         """Forget every entry and count, and say how many entries there were. Numbers go on from the last."""
-        cleared = len(self._entries)
-        self._entries = []
-        self._room_taken = 0
         self.stats = Stats()
-        return cleared
+        return super().clear()
+
+    def _room_of(self, entry: Entry) -> int:
+        return len(entry.events)
 
 
 def _visitor(envelope: Mapping[str, object]) -> object:

@@ -25,7 +25,20 @@ class Order(Protocol):
         """Give the order as the JSON object that `orders` reads."""
 
 
+class Strike(Order, Protocol):
+    """An order that strikes single requests."""
+
+    @property
+    def every(self) -> int:
+        """Strike the n-th, the 2n-th … of the requests that it could."""
+
+    @property
+    def requests(self) -> int | None:
+        """Give how many requests it strikes, None: as many as come."""
+
+
 OrderT = TypeVar("OrderT", bound=Order)
+StrikeT = TypeVar("StrikeT", bound=Strike)
 
 
 @dataclass(slots=True, eq=False)
@@ -38,11 +51,13 @@ class Running(Generic[OrderT]):
     until: float | None
     """Unix seconds."""
     left: int | None = None
-    """Requests that a fault will still strike."""
+    """Requests that a strike will still fall on."""
     met: int = 0
-    """Requests that met a fault's conditions so far."""
+    """Requests that met a strike's conditions so far."""
     struck: int = 0
-    """How many of these it struck."""
+    """How many of these it fell on."""
+    spared: int = 0
+    """Requests that an allowance let pass."""
 
     def document(self) -> dict[str, object]:
         """Give the order and what is left of it as a JSON object."""
@@ -65,7 +80,8 @@ class Schedule(Generic[OrderT]):
             )
         for order in orders:
             since = now + order.after_s
-            until = None if order.seconds is None else since + order.seconds
+            lasts_s = self._lasts_s(order)
+            until = None if lasts_s is None else since + lasts_s
             self._running.append(Running(order, since, until, self._requests(order)))
         # Stable: of those that begin together the first ordered comes first.
         self._running.sort(key=lambda running: running.since)
@@ -86,9 +102,31 @@ class Schedule(Generic[OrderT]):
         self._running.clear()
         return cleared
 
-    def _requests(self, order: OrderT) -> int | None:  # noqa: ARG002  # of faults alone
+    def _requests(self, order: OrderT) -> int | None:  # noqa: ARG002  # of strikes alone
         return None
+
+    def _lasts_s(self, order: OrderT) -> float | None:
+        return order.seconds
 
     def _expire(self, now: float) -> None:
         if any(running.until is not None and running.until <= now for running in self._running):
             self._running = [each for each in self._running if each.until is None or now < each.until]
+
+
+class Strikes(Schedule[StrikeT]):
+    """Orders that strike single requests: each every n-th that it could, and so many at most."""
+
+    def _falls(self, running: Running[StrikeT]) -> bool:
+        """Count a request that a strike could fall on, and say whether it does."""
+        running.met += 1
+        if running.met % running.order.every:
+            return False
+        running.struck += 1
+        if running.left is not None:
+            running.left -= 1
+            if not running.left:
+                self._running.remove(running)
+        return True
+
+    def _requests(self, order: StrikeT) -> int | None:
+        return order.requests

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
-from proxy.sandbox.record import Entry
+from proxy.sandbox.chronicle import Numbered
 
 
 class Transcript:
@@ -22,7 +22,7 @@ class Transcript:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sandbox-transcript")
         self.failure: str | None = None
 
-    async def append(self, entries: Sequence[Entry]) -> None:
+    async def append(self, entries: Sequence[Numbered]) -> None:
         """Return when the system has the lines, or `failure` is set. Cancelling undoes nothing."""
         writing = asyncio.get_running_loop().run_in_executor(self._thread, self._write, entries)
         await asyncio.shield(writing)
@@ -32,7 +32,7 @@ class Transcript:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._file.close)
         self._thread.shutdown(wait=False)
 
-    def _write(self, entries: Sequence[Entry]) -> None:
+    def _write(self, entries: Sequence[Numbered]) -> None:
         if self.failure is not None:
             return
         try:

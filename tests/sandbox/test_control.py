@@ -7,18 +7,6 @@ import pytest
 from tests.sandbox.bodies import client, event
 
 
-@pytest.fixture
-def control(sandbox, http):
-    """Ask a control endpoint: the status and the text of its answer."""
-
-    async def asked(method, path, body=None):
-        raw = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-        async with http.request(method, f"{sandbox.url}/_sandbox/{path}", data=raw) as response:
-            return response.status, await response.text()
-
-    return asked
-
-
 async def test_the_record_is_given_as_lines_above_a_number(post, sandbox, control):
     for number in range(3):
         await post(client(event("custom", number, properties={"cut": "\ud83d"})))
@@ -61,6 +49,7 @@ async def test_stats_count_requests_events_and_violations(post, control, clock):
         "violations": {"event": 1, "request": 1, "no_uuid": 1},
         "unrecorded": 0,
         "strangers": {"taken": {}, "limited": {}},
+        "platform": {"requests": {}, "executed": {}, "violations": {}, "unrecorded": 0},
     }
 
 
@@ -98,7 +87,7 @@ async def test_one_fault_may_come_without_an_array(post, control):
         ("hang", "JSON object"),
         ([["hang"]], "JSON object"),
         ({}, "needs what: one of latency, status"),
-        ([{"what": "hang"}, {}], "faults[1]: One of the faults needs what"),
+        ([{"what": "hang"}, {}], "faults[1]: Each of faults needs what"),
         ({"what": "resets"}, "Unknown fault 'resets'. Did you mean reset?"),
         ({"what": "zzz"}, "Known: latency, status"),
         ({"what": ["hang"]}, "what must be a string"),

@@ -16,18 +16,22 @@ from click.testing import CliRunner
 from proxy.cli.sandbox import sandbox as command
 from proxy.sandbox import (
     Fault,
+    Happens,
+    Incident,
     Kind,
     Limit,
     LimitChange,
     Link,
     Names,
     OrderError,
+    Route,
     Script,
     Stranger,
     What,
     script_of,
 )
-from proxy.sandbox.orders import faults_of
+from proxy.sandbox.orders import faults_of, platform_of
+from proxy.sandbox.platform.tools import TOOLS
 from tests.sandbox.bodies import client
 
 README = (Path(__file__).parents[2] / "deploy" / "sandbox" / "README.md").read_text(encoding="utf-8")
@@ -42,6 +46,10 @@ BAD_DAY = {
     "limits": [{"limit": 10, "after_s": 30, "seconds": 60}, {"window": "bucket", "burst": 5}],
     "strangers": [{"public_key": "pk_test", "per_s": 30.5}],
     "links": [{"latency_ms": 20, "latency_to_ms": 200}],
+    "platform": [
+        {"what": "plan", "allowance": 3, "reset_in_s": 60},
+        {"what": "answer", "status": 503, "body": {}, "route": "validate", "requests": 1},
+    ],
 }
 
 
@@ -56,13 +64,17 @@ def test_a_script_has_the_same_orders_as_the_controls():
         limits=(LimitChange(limit=10, after_s=30, seconds=60), LimitChange(window=Kind.BUCKET, burst=5)),
         strangers=(Stranger(public_key="pk_test", per_s=30.5),),
         links=(Link(latency_ms=20, latency_to_ms=200),),
+        platform=(
+            Incident(what=Happens.PLAN, allowance=3, reset_in_s=60),
+            Incident(what=Happens.ANSWER, status=503, body={}, route=Route.VALIDATE, requests=1),
+        ),
     )
     assert script_of(b"{}") == Script()
 
 
 def test_what_is_ordered_is_shown_as_it_was_ordered():
     script = script_of(json.dumps(BAD_DAY).encode())
-    orders = (script.faults, script.limits, script.strangers, script.links)
+    orders = (script.faults, script.limits, script.strangers, script.links, script.platform)
     shown = [[each.document() for each in sort] for sort in orders]
     assert json.loads(json.dumps(shown)) == list(BAD_DAY.values())
 
@@ -70,13 +82,13 @@ def test_what_is_ordered_is_shown_as_it_was_ordered():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[]", "a JSON object of faults, limits, strangers, links"),
+        ("[]", "a JSON object of faults, limits, strangers, links, platform"),
         ("{", "not JSON"),
         ('{"fault": []}', "Unknown name 'fault'. Did you mean faults?"),
         ('{"faults": [{"what": "hang"}, {"what": "hangs"}]}', r"faults\[1\]: Unknown fault 'hangs'. Did you"),
         ('{"limits": [{"limit": -1}]}', r"limits\[0\]: limit must be 1 to"),
-        ('{"strangers": [{"per_s": 3}]}', r"strangers\[0\]: One of the strangers needs public_key"),
-        ('{"links": [7]}', r"links\[0\]: One of the links is a JSON object"),
+        ('{"strangers": [{"per_s": 3}]}', r"strangers\[0\]: Each of strangers needs public_key"),
+        ('{"links": [7]}', r"links\[0\]: Each of links is a JSON object"),
         (
             '{"links": [{"latency_ms": 5, "after": 1}]}',
             r"links\[0\]: Unknown name 'after'. Did you mean after_s",
@@ -110,7 +122,10 @@ def test_the_command_follows_a_script(tmp_path):
     with subprocess.Popen(started, stderr=subprocess.PIPE, text=True) as sandbox:
         try:
             assert sandbox.stderr is not None
-            url = sandbox.stderr.readline().split()[2].rstrip(";")
+            said = sandbox.stderr.readline()
+            assert "Ingest API" in said
+            assert "Platform API" in said
+            url = said.split()[2].rstrip(";")
             post = urllib.request.Request(
                 f"{url}/api/i/v1/pk_test/events",
                 data=json.dumps(client()).encode(),
@@ -163,25 +178,45 @@ def test_a_limit_is_made_of_its_figures():
 def test_the_help_shows_a_script_that_can_be_followed():
     text = CliRunner().invoke(command, ["--help"]).output
     example = text[text.index('{"faults"') : text.index("Options:")]
-    assert len(script_of(example.encode()).faults) == 3
+    script = script_of(example.encode())
+    assert (len(script.faults), len(script.platform)) == (3, 2)
 
 
-def test_every_fault_is_in_the_readme_and_every_example_there_can_be_ordered():
-    rows = [line.split(" | ") for line in README.splitlines() if line.startswith("| `")]
-    faults = [row for row in rows if len(row) == 3 and "`{" in row[2]]
-    named = {name for row in faults for name in re.findall(r"`(\w+)`", row[0])}
-    assert named == set(What)
-    for row in faults:
+def rows_of(first: str) -> list[list[str]]:
+    """The rows of the README's table whose first column is called so."""
+    table = README.split(f"\n| {first} |")[1].split("\n\n")[0]
+    return [line.split(" | ") for line in table.splitlines() if line.startswith("| `")]
+
+
+@pytest.mark.parametrize(
+    ("table", "known", "read"),
+    [("fault (`what`)", What, faults_of), ("order (`what`)", Happens, platform_of)],
+    ids=["faults", "platform"],
+)
+def test_everything_that_can_happen_is_in_the_readme_and_every_example_there_can_be_ordered(
+    table, known, read
+):
+    named = []
+    for row in rows_of(table):
+        names = re.findall(r"`(\w+)`", row[0])
         examples = re.findall(r"`(\{.*?\})`(?:,| \|)", row[2])
         assert examples
         for example in examples:
-            (fault,) = faults_of(example.encode())
-            assert fault.what in re.findall(r"`(\w+)`", row[0])
-    kinds = {name for row in rows for name in re.findall(r"^\| `([\w-]+)`$", row[0])} - named
-    assert kinds >= set(Kind)
+            (order,) = read(example.encode())
+            assert order.what in names
+        named += names
+    assert sorted(named) == sorted(known)
 
 
-@pytest.mark.parametrize("sort", ["faults", "limits", "strangers", "links"])
+def test_every_window_is_in_the_readme():
+    assert [row[0].strip("| `") for row in rows_of("`--window`")] == list(Kind)
+
+
+def test_every_tool_is_in_the_readme():
+    assert [name for name in TOOLS if f"`{name}`" not in README] == []
+
+
+@pytest.mark.parametrize("sort", ["faults", "limits", "strangers", "links", "platform"])
 def test_every_order_of_the_readme_can_be_given(sort):
     (order,) = re.findall(rf"curl -d '(.*?)' +127\.0\.0\.1:9300/_sandbox/{sort} ?", README)
     assert script_of(f'{{"{sort}": [{order}]}}'.encode()) != Script()

@@ -81,7 +81,7 @@ def test_limits_and_windows_that_cannot_be_are_refused():
         Sandbox(limit=0)
     with pytest.raises(ValueError, match="fixed has no burst"):
         Limit(100, Kind.FIXED, burst=10)
-    with pytest.raises(ValueError, match="at least 1 event"):
+    with pytest.raises(ValueError, match="at least 1 entry"):
         Sandbox(record_bound=0)
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.sandbox.outcome import Outcome, Rules, ViolationKind, judged
+from proxy.sandbox.outcome import Outcome, Rules, judged
+from proxy.sandbox.violations import ViolationKind
 from proxy.wire.envelope import Envelope, Unusable, read_envelope
 from proxy.wire.events import Reading
 from proxy.wire.request import body_of

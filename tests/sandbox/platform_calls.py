@@ -1,0 +1,3 @@
+"""Who calls."""
+
+KEY = "ok_a_callers_key"
