@@ -8,10 +8,10 @@ a ``window``), its body read (``body``) and judged (``schema`` with ``checks``, 
 gives an ``outcome`` with one of the ``answers``; a fault may strike it (``programme``, by the ``conditions``
 of the ``faults``; ``sabotage``, ``lies``); it is written down (``record``, ``transcript``) and answered
 (``delivery``, in a ``manner``). What is below ``/api/`` and no events' route is the Platform API's, in the
-folder ``platform``, which has the same stations and shares what is no API's own. What happens when is a
-``schedule`` of faults and of ``circumstances``; ``orders`` reads them (``reading``, ``details``) from a
-script, or for ``control``, which also shows the records (``chronicle``) over HTTP. ``app`` builds the
-``room``.
+folder ``platform``, which has the same stations and shares what is no API's own: what strikes there and here
+is a ``strike``. What happens when is a ``schedule`` of strikes and of ``circumstances``; ``orders`` reads
+them (``reading``) from a script, or for ``control``, which also shows the records (``chronicle``) over HTTP.
+``app`` builds the ``room``.
 """
 
 from proxy.sandbox.answers import ErrorForm
@@ -23,7 +23,7 @@ from proxy.sandbox.faults import Fault, Names, Stage, What
 from proxy.sandbox.limiter import Limiter
 from proxy.sandbox.orders import Script, script_of
 from proxy.sandbox.outcome import Rules
-from proxy.sandbox.platform import Call, Happens, Incident, Platform, Route
+from proxy.sandbox.platform import Call, Happens, Incident, PlatformState, Route
 from proxy.sandbox.programme import Programme
 from proxy.sandbox.record import Entry, Record, Stats
 from proxy.sandbox.schedule import Running, Schedule
@@ -58,7 +58,7 @@ __all__ = [
     "Link",
     "Names",
     "OrderError",
-    "Platform",
+    "PlatformState",
     "Programme",
     "Record",
     "Route",

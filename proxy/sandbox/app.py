@@ -14,7 +14,7 @@ from proxy.sandbox.ingest import Ingest
 from proxy.sandbox.limiter import Limiter
 from proxy.sandbox.orders import Script
 from proxy.sandbox.outcome import Rules
-from proxy.sandbox.platform import CALLS_BOUND, Calls, Platform, routes
+from proxy.sandbox.platform import CALLS_BOUND, Calls, PlatformState, routes
 from proxy.sandbox.platform.desk import Desk
 from proxy.sandbox.programme import Programme
 from proxy.sandbox.record import EVENTS_BOUND, Record
@@ -62,7 +62,7 @@ class Sandbox:
         self.programme = Programme()
         self.limiter = Limiter(limit, seed)
         self.links: Schedule[Link] = Schedule()
-        self.platform = Platform(calls=Calls(min(record_bound, CALLS_BOUND)))
+        self.platform = PlatformState(calls=Calls(min(record_bound, CALLS_BOUND)))
         self._room = Room(
             rules=rules or Rules(),
             limiter=self.limiter,

@@ -14,16 +14,14 @@ out. By the events' fate there are three families:
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
-from typing import Final, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 
-from proxy.sandbox import lies
-from proxy.sandbox.bounds import MOST, OrderError, bounded, check_latency, check_times
+from proxy.sandbox.bounds import MOST, bounded
 from proxy.sandbox.conditions import marks
-from proxy.sandbox.details import misplaced, shown
-from proxy.sandbox.manner import ENDLESS_BYTES, Break, Manner
 from proxy.sandbox.schema import Path
+from proxy.sandbox.strike import Strike
 
 Index: TypeAlias = int | float | str | bool | None
 """What an answer may give as an index: events are numbered from 0, and a confused service says anything."""
@@ -115,30 +113,7 @@ class Names(StrEnum):
     INDICES = "indices"
 
 
-# What each fault may be told beyond whom it strikes and when. Every one may also be late and send headers.
-_DETAILS: Final[Mapping[What, frozenset[str]]] = {
-    What.STATUS: frozenset({"status", "statuses", "retry_after_s", "body"}),
-    What.REFUSE: frozenset({"status", "indices", "paths", "names"}),
-    What.REFUSE_INDICES: frozenset({"indices"}),
-    What.TOO_LARGE: frozenset({"status", "max_events", "max_bytes", "shrink"}),
-    What.BODY: frozenset({"body"}),
-    What.DRIP: frozenset({"bytes_per_s"}),
-    What.ENDLESS: frozenset({"answer_bytes"}),
-}
 _OF_THE_BODY: Final = ("visitor", "event", "uuid")
-_BREAKS: Final[Mapping[What, Break]] = {
-    What.HANG: Break.HANG,
-    What.HANG_BEFORE: Break.HANG,
-    What.RESET: Break.RESET,
-    What.RESET_BEFORE: Break.RESET,
-    What.RESET_EARLY: Break.RESET,
-    What.RESET_MIDWAY: Break.RESET,
-    What.RESET_ANSWER: Break.RESET_ANSWER,
-    What.HALF_ANSWER: Break.HALF_ANSWER,
-    What.HALF_HEAD: Break.HALF_HEAD,
-    What.DRIP: Break.DRIP,
-    What.ENDLESS: Break.ENDLESS,
-}
 _STATUSES: Final[Mapping[What, tuple[int, int, int]]] = {
     # A 2xx without the events would be sabotage under another name.
     What.STATUS: (500, 300, 599),
@@ -149,16 +124,18 @@ _STATUSES: Final[Mapping[What, tuple[int, int, int]]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
-    """One fault. It lasts until its `seconds` or its `requests` are used up, or until it is cleared."""
+class Fault(Strike):
+    """One fault, as it was ordered."""
+
+    DETAILS: ClassVar[Mapping[str, frozenset[str]]] = {
+        What.STATUS: frozenset({"status", "statuses", "retry_after_s", "body"}),
+        What.REFUSE: frozenset({"status", "indices", "paths", "names"}),
+        What.REFUSE_INDICES: frozenset({"indices"}),
+        What.TOO_LARGE: frozenset({"status", "max_events", "max_bytes", "shrink"}),
+        What.BODY: frozenset({"body"}),
+    }
 
     what: What
-    latency_ms: int = 0
-    """How late the answer, or what takes its place, comes."""
-    latency_to_ms: int | None = None
-    """With it, the latency is by chance, evenly from `latency_ms` to this."""
-    headers: Mapping[str, str | None] = field(default_factory=dict)
-    """Sent with the answer, or instead of its own; None leaves one out. `lies` says what a value may hold."""
     # What is answered:
     status: int | None = None
     statuses: tuple[int, ...] = ()
@@ -173,37 +150,16 @@ class Fault:
     """Of the request's body."""
     shrink: float = 1.0
     """From 0 to 1."""
-    bytes_per_s: int | None = None
-    answer_bytes: int = ENDLESS_BYTES
     # Whom it strikes; see `Conditions`:
     public_key: str | None = None
     origin: str | None = None
     visitor: str | None = None
     event: str | None = None
     uuid: str | None = None
-    every: int = 1
-    """Strike the n-th, the 2n-th … of the requests that it could."""
-    # When:
-    after_s: float = 0.0
-    """How long after it was ordered it begins."""
-    seconds: float | None = None
-    """How long it lasts from then on."""
-    requests: int | None = None
-    """How many requests it strikes, at least 1."""
-
-    def __post_init__(self) -> None:
-        """Refuse what could not be carried out."""
-        wrong = next(self._wrong(), None)
-        if wrong is not None:
-            raise OrderError(wrong)
-        self._check_figures()
 
     def _wrong(self) -> Iterator[str]:
-        yield from misplaced(self, _DETAILS)
         yield from self._unread()
         match self.what:
-            case What.LATENCY if self.latency_ms == 0 and self.latency_to_ms is None:
-                yield "latency needs latency_ms"
             case What.STATUS if self.status is not None and self.statuses:
                 yield "status takes status or statuses, not both"
             case What.REFUSE if sum(map(bool, (self.indices, self.paths, self.names))) > 1:
@@ -218,8 +174,6 @@ class Fault:
                 yield "headers needs headers, such as {'X-RateLimit-Remaining': '0'}"
             case What.BODY if self.body is None:
                 yield "body needs body, a text"
-            case What.DRIP if self.bytes_per_s is None:
-                yield "drip needs bytes_per_s"
 
     def _unread(self) -> Iterator[str]:
         if self.what in _EARLY:
@@ -228,8 +182,6 @@ class Fault:
                     yield f"{self.what} takes no {name}: it strikes before the body is read"
 
     def _check_figures(self) -> None:
-        check_times(self.after_s, self.seconds)
-        check_latency(self.latency_ms, self.latency_to_ms)
         _, least, most = _STATUSES.get(self.what, (0, 0, 0))
         for status in (*self.statuses, self.status):
             bounded("status", status, least, most)
@@ -237,12 +189,6 @@ class Fault:
         bounded("max_events", self.max_events, 1, MOST)
         bounded("max_bytes", self.max_bytes, 1, MOST)
         bounded("shrink", self.shrink, 0, 1)
-        bounded("bytes_per_s", self.bytes_per_s, 1, MOST)
-        bounded("answer_bytes", self.answer_bytes, 1, 1_000 * MOST)
-        bounded("every", self.every, 1, MOST)
-        bounded("requests", self.requests, 1, MOST)
-        for name, value in self.headers.items():
-            lies.check(name, value)
 
     def status_of(self, struck: int) -> int:
         """Give the status of its answer to a request, after it has struck so many."""
@@ -256,18 +202,3 @@ class Fault:
             if bound is not None:
                 return size > max(1, int(bound * self.shrink**struck))
         return True
-
-    @property
-    def manner(self) -> Manner:
-        """Give how the answer is sent."""
-        return Manner(
-            latency_ms=self.latency_ms,
-            latency_to_ms=self.latency_to_ms,
-            breaks=_BREAKS.get(self.what),
-            bytes_per_s=self.bytes_per_s or 1,
-            answer_bytes=self.answer_bytes,
-        )
-
-    def document(self) -> dict[str, object]:
-        """Give the fault as the JSON object that `orders` reads."""
-        return shown(self)

@@ -14,7 +14,6 @@ from proxy.sandbox import answers, delivery, outcome
 from proxy.sandbox.answers import Answer
 from proxy.sandbox.conditions import Seen
 from proxy.sandbox.faults import Fault, Stage, What
-from proxy.sandbox.manner import Manner
 from proxy.sandbox.outcome import Outcome
 from proxy.sandbox.record import Entry
 from proxy.sandbox.room import Room
@@ -76,12 +75,7 @@ class Ingest:
 
         answer, fault = await self._settle(arrival, granted=allowance.granted)
         answer = replace(answer, headers={**allowance.headers, **answer.headers})
-        told = {} if fault is None else fault.headers
-        reply = delivery.composed(answer, told, self._clock(), self._room.chance)
-        if await self._room.travels():
-            return delivery.cut(request)
-        manner = Manner() if fault is None else fault.manner
-        return await delivery.deliver(request, reply, manner, self._room.chance, self._room.stopping)
+        return await self._room.send(request, answer, fault)
 
     def _strikes(self, arrival: Arrival, stage: Stage, decided: Outcome | None = None) -> Fault | None:
         """Say which fault strikes a request that has come to `stage`; `decided`: what it deserves."""

@@ -99,14 +99,21 @@ def _key(name: str, value: object) -> str:
 
 _TIMES: Final[Mapping[str, Read]] = {"after_s": number, "seconds": number}
 _LATENCY: Final[Mapping[str, Read]] = {"latency_ms": integer, "latency_to_ms": integer}
+_STRIKE: Final[Mapping[str, Read]] = {
+    **_LATENCY,
+    "headers": headers,
+    "bytes_per_s": integer,
+    "answer_bytes": integer,
+    "every": integer,
+    "requests": integer,
+    **_TIMES,
+}
 
 _FAULTS: Final = Form(
     "faults",
     Fault,
     {
         "what": one_of(What, "fault"),
-        **_LATENCY,
-        "headers": headers,
         "status": integer,
         "statuses": integers,
         "retry_after_s": integer,
@@ -117,16 +124,12 @@ _FAULTS: Final = Form(
         "max_events": integer,
         "max_bytes": integer,
         "shrink": number,
-        "bytes_per_s": integer,
-        "answer_bytes": integer,
         "public_key": text,
         "origin": text,
         "visitor": text,
         "event": text,
         "uuid": text,
-        "every": integer,
-        "requests": integer,
-        **_TIMES,
+        **_STRIKE,
     },
     {"what": f"one of {', '.join(What)}"},
 )
@@ -148,8 +151,6 @@ _PLATFORM: Final = Form(
     Incident,
     {
         "what": one_of(Happens, "order"),
-        **_LATENCY,
-        "headers": headers,
         "status": integer,
         "body": anything,
         "error": text,
@@ -159,16 +160,12 @@ _PLATFORM: Final = Form(
         "reset_at": anything,
         "reset_in_s": number,
         "allowance": integer,
-        "bytes_per_s": integer,
-        "answer_bytes": integer,
         "route": one_of(Route, "route"),
         "tool": text,
         "method": text,
         "path": text,
         "key": _key,
-        "every": integer,
-        "requests": integer,
-        **_TIMES,
+        **_STRIKE,
     },
     {"what": f"one of {', '.join(Happens)}"},
 )

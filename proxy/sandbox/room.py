@@ -5,15 +5,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
+from aiohttp import web
+
 from proxy.sandbox import delivery
+from proxy.sandbox.answers import Answer
 from proxy.sandbox.circumstances import Link
 from proxy.sandbox.limiter import Limiter
+from proxy.sandbox.manner import Manner
 from proxy.sandbox.orders import Script
 from proxy.sandbox.outcome import Rules
-from proxy.sandbox.platform import Platform
+from proxy.sandbox.platform import PlatformState
 from proxy.sandbox.programme import Programme
 from proxy.sandbox.record import Record
 from proxy.sandbox.schedule import Schedule
+from proxy.sandbox.strike import Strike
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +30,7 @@ class Room:
     links: Schedule[Link]
     programme: Programme
     record: Record
-    platform: Platform
+    platform: PlatformState
     clock: Callable[[], float]
     """Unix seconds."""
     chance: Random
@@ -51,3 +56,11 @@ class Room:
         return await delivery.travels(
             link.latency_ms, link.latency_to_ms, self.chance, self.stopping, share=0.5
         )
+
+    async def send(self, request: web.Request, answer: Answer, strike: Strike | None) -> web.StreamResponse:
+        """Send `answer` over the other half of the way, as it is or as what struck the request has it."""
+        told, manner = ({}, Manner()) if strike is None else (strike.headers, strike.manner)
+        reply = delivery.composed(answer, told, self.clock(), self.chance)
+        if await self.travels():
+            return delivery.cut(request)
+        return await delivery.deliver(request, reply, manner, self.chance, self.stopping)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
 from proxy.sandbox.bounds import OrderError
+from proxy.sandbox.strike import Strike
 
 AT_ONCE_MAX: Final = 100
 """Orders of one sort that are on or to come: every request looks through them."""
@@ -23,18 +24,6 @@ class Order(Protocol):
 
     def document(self) -> Mapping[str, object]:
         """Give the order as the JSON object that `orders` reads."""
-
-
-class Strike(Order, Protocol):
-    """An order that strikes single requests."""
-
-    @property
-    def every(self) -> int:
-        """Strike the n-th, the 2n-th … of the requests that it could."""
-
-    @property
-    def requests(self) -> int | None:
-        """Give how many requests it strikes, None: as many as come."""
 
 
 OrderT = TypeVar("OrderT", bound=Order)

@@ -1,10 +1,11 @@
-"""Bodies to send: the smallest valid one of each kind, and changes to it."""
+"""What is sent: the smallest valid body of each kind, changes to it, and the key of a call."""
 
 from typing import Any
 
 VISITOR = "0190a1b2-c3d4-7e5f-8a6b-0c1d2e3f4a5b"
 OTHER_VISITOR = "0190a1b2-c3d4-7e5f-8a6b-0c1d2e3f4a5c"
 SESSION = "0190a1b2-0000-7000-8000-000000000001"
+KEY = "ok_a_callers_key"
 
 
 def event(kind: str = "pageview", number: int = 0, **fields: Any) -> dict[str, Any]:

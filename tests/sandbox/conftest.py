@@ -9,7 +9,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from proxy.sandbox import Sandbox
-from tests.sandbox.platform_calls import KEY
+from tests.sandbox.bodies import KEY
 
 
 class Clock:

@@ -3,7 +3,7 @@
 import pytest
 from yarl import URL
 
-from tests.sandbox.platform_calls import KEY
+from tests.sandbox.bodies import KEY
 
 ITEM = "id name category status connectionId lastDataReceivedAt syncStatus errorMessage"
 """The fields of an integration."""

@@ -4,13 +4,12 @@ import asyncio
 import json
 import math
 
-import aiohttp
 import pytest
 
 from proxy.sandbox import Happens, Incident, Link, OrderError, Route, script_of
 from proxy.sandbox.orders import platform_of
 from proxy.sandbox.platform.keys import digest
-from tests.sandbox.platform_calls import KEY
+from tests.sandbox.bodies import KEY
 
 NOTICE = {"tool": "outlit_send_notification", "input": {"customer": "acme.example", "title": "Hello"}}
 
@@ -230,15 +229,10 @@ async def test_a_hang_never_answers_until_the_sandbox_stops(sandbox, order, noti
     order(what)
     reader, writer = await wire(sandbox)
     await sandbox.platform.calls.until(lambda calls: bool(calls.entries))
-    reading = asyncio.ensure_future(reader.read())
-    assert await asyncio.wait([reading], timeout=0.05) == (set(), {reading})
-    assert notices() == int(executed)
-    assert (sandbox.platform.calls.entries[0].status, sandbox.platform.calls.entries[0].executed) == (
-        None,
-        executed,
-    )
+    (entry,) = sandbox.platform.calls.entries
+    assert (entry.status, entry.executed, notices()) == (None, executed, int(executed))
     await sandbox.stop()
-    assert await asyncio.wait_for(reading, 5) == b""
+    assert await reader.read() == b""
     writer.close()
 
 
@@ -298,19 +292,22 @@ async def test_what_hangs_hangs_again_after_a_new_start(sandbox, order):
     await sandbox.start()
     order("hang")
     reader, writer = await wire(sandbox)
-    reading = asyncio.ensure_future(reader.read())
     await sandbox.platform.calls.until(lambda calls: bool(calls.entries))
-    assert await asyncio.wait([reading], timeout=0.05) == (set(), {reading})
     await sandbox.stop()
-    assert await reading == b""
+    assert await reader.read() == b""
     writer.close()
 
 
-async def test_a_longer_way_is_gone_by_calls_too(call, sandbox, clock):
+async def test_half_of_a_links_way_lies_before_a_call_counts(call, sandbox, clock):
     sandbox.links.add(Link(latency_ms=40), now=clock())
-    began = asyncio.get_running_loop().time()
-    assert (await call("GET", "/api/integrations")).status == 200
-    assert asyncio.get_running_loop().time() - began >= 0.039
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    calling = asyncio.create_task(call("GET", "/api/integrations"))
+    await sandbox.platform.calls.until(lambda calls: bool(calls.entries))
+    assert loop.time() - began >= 0.02
+    assert not calling.done()
+    assert (await calling).status == 200
+    assert loop.time() - began >= 0.04
 
 
 # -- whom and when -------------------------------------------------------------------------------------
@@ -433,11 +430,11 @@ def test_an_order_is_a_value_that_can_be_told_wrong_in_python_too():
     assert platform_of(b'{"what": "plan"}') == (Incident(what=Happens.PLAN),)
 
 
-async def test_a_caller_that_gives_up_has_still_been_served(sandbox, order, notices):
+async def test_a_caller_that_gives_up_has_still_been_served(call, sandbox, order, notices):
     order("hang")
-    headers = {"Authorization": f"Bearer {KEY}"}
-    patience = aiohttp.ClientTimeout(total=0.05)
-    async with aiohttp.ClientSession(timeout=patience) as session:
-        with pytest.raises(TimeoutError):
-            await session.post(f"{sandbox.url}/api/tools/call", json=NOTICE, headers=headers)
+    calling = asyncio.create_task(call("POST", "/api/tools/call", NOTICE))
+    await sandbox.platform.calls.until(lambda calls: bool(calls.entries))
+    calling.cancel()
+    await asyncio.wait([calling])
+    assert calling.cancelled()
     assert (notices(), sandbox.platform.calls.entries[0].executed) == (1, True)

@@ -9,8 +9,7 @@ import pytest
 from yarl import URL
 
 from proxy.sandbox.platform import Calls
-from tests.sandbox.bodies import client
-from tests.sandbox.platform_calls import KEY
+from tests.sandbox.bodies import KEY, client
 
 DIGEST = "sha256:" + hashlib.sha256(KEY.encode()).hexdigest()[:16]
 

@@ -131,6 +131,7 @@ def test_early_faults_strike_before_the_body_is_read_and_the_others_after():
         ({"what": What.TOO_LARGE, "max_events": 5, "shrink": 1.5}, "shrink must be 0 to 1"),
         ({"what": What.DRIP}, "needs bytes_per_s"),
         ({"what": What.DRIP, "bytes_per_s": 0}, "bytes_per_s must be"),
+        ({"what": What.ENDLESS, "answer_bytes": 0}, "answer_bytes must be 1 to"),
         ({"what": What.BODY}, "needs body"),
         ({"what": What.HEADERS}, "needs headers"),
         ({"what": What.HANG, "every": 0}, "every must be 1 to"),

@@ -11,12 +11,11 @@ from aiohttp import web
 
 from proxy.sandbox import delivery
 from proxy.sandbox.answers import Answer
-from proxy.sandbox.manner import Manner
 from proxy.sandbox.platform.calls import Call
 from proxy.sandbox.platform.incidents import CONNECTION_LIMIT, UNSAID, Asked, Happens, Incident
 from proxy.sandbox.platform.judged import Arrival, Form, form_of, judged, violations_of
 from proxy.sandbox.platform.keys import without_keys
-from proxy.sandbox.platform.routes import route_of
+from proxy.sandbox.platform.routes import parted, route_of
 from proxy.sandbox.platform.verdict import Verdict
 from proxy.sandbox.room import Room
 from proxy.sandbox.schedule import Running
@@ -41,7 +40,7 @@ class Desk:
             return delivery.cut(request)
         received_at = self._room.clock()
         body = await delivery.body_of(request)
-        path, _, query = request.raw_path.partition("?")
+        path, query = parted(request.raw_path)
         arrival = Arrival(
             received_at=received_at,
             method=request.method,
@@ -52,12 +51,7 @@ class Desk:
             request_id=f"req_{self._calls.last_seq + 1:08d}",
         )
         answer, incident = await self._settle(arrival)
-        told = {} if incident is None else incident.headers
-        reply = delivery.composed(answer, told, self._room.clock(), self._room.chance)
-        if await self._room.travels():
-            return delivery.cut(request)
-        manner = Manner() if incident is None else incident.manner
-        return await delivery.deliver(request, reply, manner, self._room.chance, self._room.stopping)
+        return await self._room.send(request, answer, incident)
 
     async def _settle(self, arrival: Arrival) -> tuple[Answer, Incident | None]:
         """Decide the call, do it, record it. Gives what to answer, and the order that struck it."""

@@ -9,17 +9,15 @@ By the call's fate there are two families:
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import ClassVar, Final
 
-from proxy.sandbox import lies
-from proxy.sandbox.bounds import MOST, OrderError, bounded, check_latency, check_times
-from proxy.sandbox.details import misplaced, shown
-from proxy.sandbox.manner import ENDLESS_BYTES, Break, Manner
+from proxy.sandbox.bounds import MOST, bounded
 from proxy.sandbox.platform.keys import DIGEST
 from proxy.sandbox.platform.routes import CONNECT, Route
 from proxy.sandbox.schedule import Running, Strikes
+from proxy.sandbox.strike import Strike
 
 CONNECTION_LIMIT: Final = "plan_connection_limit_exceeded"
 UNSAID: Final = ...
@@ -60,29 +58,6 @@ class Happens(StrEnum):
         return self not in (Happens.PLAN, Happens.ANSWER, Happens.HANG_BEFORE, Happens.RESET_BEFORE)
 
 
-_PLAN: Final = frozenset(
-    {"status", "error", "code", "plan", "feature", "reset_at", "reset_in_s", "allowance"}
-)
-# What each may be told beyond whom it strikes and when. Every one may also be late and send headers.
-_DETAILS: Final[Mapping[Happens, frozenset[str]]] = {
-    Happens.PLAN: _PLAN,
-    Happens.ANSWER: frozenset({"status", "body"}),
-    Happens.DRIP: frozenset({"bytes_per_s"}),
-    Happens.ENDLESS: frozenset({"answer_bytes"}),
-}
-_BREAKS: Final[Mapping[Happens, Break]] = {
-    Happens.HANG: Break.HANG,
-    Happens.HANG_BEFORE: Break.HANG,
-    Happens.RESET: Break.RESET,
-    Happens.RESET_BEFORE: Break.RESET,
-    Happens.RESET_ANSWER: Break.RESET_ANSWER,
-    Happens.HALF_ANSWER: Break.HALF_ANSWER,
-    Happens.HALF_HEAD: Break.HALF_HEAD,
-    Happens.DRIP: Break.DRIP,
-    Happens.ENDLESS: Break.ENDLESS,
-}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """What of a call can decide whether an order strikes it."""
@@ -100,16 +75,17 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Incident:
-    """One order. It lasts until its `seconds` or its `requests` are used up, or until it is cleared."""
+class Incident(Strike):
+    """One incident, as it was ordered."""
+
+    DETAILS: ClassVar[Mapping[str, frozenset[str]]] = {
+        Happens.PLAN: frozenset(
+            {"status", "error", "code", "plan", "feature", "reset_at", "reset_in_s", "allowance"}
+        ),
+        Happens.ANSWER: frozenset({"status", "body"}),
+    }
 
     what: Happens
-    latency_ms: int = 0
-    """How late the answer, or what takes its place, comes."""
-    latency_to_ms: int | None = None
-    """With it, the latency is by chance, evenly from `latency_ms` to this."""
-    headers: Mapping[str, str | None] = field(default_factory=dict)
-    """Sent with the answer, or instead of its own; None leaves one out. `lies` says what a value may hold."""
     # What is answered:
     status: int | None = None
     """200 to 599; of a plan 400 to 499."""
@@ -125,8 +101,6 @@ class Incident:
     """So long after its beginning the plan is renewed: then the order ends, unless `seconds` says when."""
     allowance: int = 0
     """Calls that still succeed."""
-    bytes_per_s: int | None = None
-    answer_bytes: int = ENDLESS_BYTES
     # Whom it strikes. A plan that is told none of the first four strikes calls of tools, or, where its code
     # is that of the connection limit, what connects an integration:
     route: Route | None = None
@@ -136,33 +110,6 @@ class Incident:
     """As it was sent, without its query."""
     key: str | None = None
     """What stands for it, as `keys.digest` gives it and the record shows it."""
-    every: int = 1
-    """Strike the n-th, the 2n-th … of the calls that it could."""
-    # When:
-    after_s: float = 0.0
-    """How long after it was ordered it begins."""
-    seconds: float | None = None
-    """How long it lasts from then on."""
-    requests: int | None = None
-    """How many calls it strikes, at least 1."""
-
-    def __post_init__(self) -> None:
-        """Refuse what could not be carried out."""
-        wrong = next(self._wrong(), None)
-        if wrong is not None:
-            raise OrderError(wrong)
-        self._check_figures()
-
-    @property
-    def manner(self) -> Manner:
-        """Give how the answer is sent."""
-        return Manner(
-            latency_ms=self.latency_ms,
-            latency_to_ms=self.latency_to_ms,
-            breaks=_BREAKS.get(self.what),
-            bytes_per_s=self.bytes_per_s or 1,
-            answer_bytes=self.answer_bytes,
-        )
 
     @property
     def lasts_s(self) -> float | None:
@@ -186,36 +133,18 @@ class Incident:
             and self.path in (None, asked.path)
         )
 
-    def document(self) -> dict[str, object]:
-        """Give the order as the JSON object that `orders` reads."""
-        return shown(self)
-
     def _wrong(self) -> Iterator[str]:
-        yield from misplaced(self, _DETAILS)
         if self.key is not None and DIGEST.fullmatch(self.key) is None:
             yield "key must be a key, or what stands for one in the record: sha256:0123456789abcdef"
-        match self.what:
-            case Happens.LATENCY if self.latency_ms == 0 and self.latency_to_ms is None:
-                yield "latency needs latency_ms"
-            case Happens.DRIP if self.bytes_per_s is None:
-                yield "drip needs bytes_per_s"
-            case Happens.PLAN if self.reset_at is not UNSAID and self.reset_in_s is not None:
-                yield "plan takes reset_at or reset_in_s, not both"
+        if self.what is Happens.PLAN and self.reset_at is not UNSAID and self.reset_in_s is not None:
+            yield "plan takes reset_at or reset_in_s, not both"
 
     def _check_figures(self) -> None:
-        check_times(self.after_s, self.seconds)
-        check_latency(self.latency_ms, self.latency_to_ms)
         if self.what is Happens.PLAN:
             bounded("status", self.status, 400, 499)
         bounded("status", self.status, 200, 599)
         bounded("reset_in_s", self.reset_in_s, 0.001, MOST)
         bounded("allowance", self.allowance, 0, MOST)
-        bounded("bytes_per_s", self.bytes_per_s, 1, MOST)
-        bounded("answer_bytes", self.answer_bytes, 1, 1_000 * MOST)
-        bounded("every", self.every, 1, MOST)
-        bounded("requests", self.requests, 1, MOST)
-        for name, value in self.headers.items():
-            lies.check(name, value)
 
 
 class Incidents(Strikes[Incident]):

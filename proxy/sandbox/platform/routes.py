@@ -25,13 +25,14 @@ class Route(StrEnum):
 
 def is_of_the_platform(raw_path: str) -> bool:
     """Say whether a request's target, as it was sent, is below ``/api/`` and none of the Ingest API's."""
-    path = path_of(raw_path)
+    path, _ = parted(raw_path)
     return path.startswith("/api/") and path != "/api/i" and not path.startswith("/api/i/")
 
 
-def path_of(raw_path: str) -> str:
-    """Give a target without its query."""
-    return raw_path.partition("?")[0]
+def parted(raw_path: str) -> tuple[str, str]:
+    """Part a target into its path and its query, both as they were sent; empty where there is none."""
+    path, _, query = raw_path.partition("?")
+    return path, query
 
 
 def route_of(path: str) -> Route:

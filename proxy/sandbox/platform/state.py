@@ -8,7 +8,7 @@ from proxy.sandbox.platform.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
-class Platform:
+class PlatformState:
     """What was ordered of it, what it received, and what it is about."""
 
     calls: Calls

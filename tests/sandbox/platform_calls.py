@@ -1,3 +1,0 @@
-"""Who calls."""
-
-KEY = "ok_a_callers_key"
