@@ -121,6 +121,62 @@ class Unsafe(StrEnum):
     IN_CLEAR = "in_clear"
 
 
+@unique
+class PlatformRoute(StrEnum):
+    """Which part of Outlit's Platform API a call is for."""
+
+    VALIDATE = "validate"
+    TOOLS = "tools"
+    INTEGRATIONS = "integrations"
+    OTHER = "other"
+
+
+@unique
+class PlatformOutcome(StrEnum):
+    """What became of one call to the gateway.
+
+    *answered*, *refused*, *failed*: upstream's answer was a 2xx or 3xx, a 4xx, a 5xx; or what failed is the
+    gateway itself. *unreachable*: nothing was sent. *broken*: it was, and no whole answer came back.
+    *remembered*, *cached*, *rejected*: answered here, by what is known of the plan or of the API key, or
+    because it may not be. *abandoned*: the caller left before it had its answer.
+    """
+
+    ANSWERED = "answered"
+    REFUSED = "refused"
+    FAILED = "failed"
+    UNREACHABLE = "unreachable"
+    BROKEN = "broken"
+    REMEMBERED = "remembered"
+    CACHED = "cached"
+    REJECTED = "rejected"
+    ABANDONED = "abandoned"
+
+
+@unique
+class OwnCode(StrEnum):
+    """Why the gateway answers by itself."""
+
+    GATEWAY_OFF = "gateway_off"
+    NO_API_KEY = "no_api_key"
+    UNAUTHORIZED = "unauthorized"
+    HOST_NOT_ALLOWED = "host_not_allowed"
+    PATH_REFUSED = "path_refused"
+    NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    REQUEST_TIMEOUT = "request_timeout"
+    BODY_TOO_LARGE = "body_too_large"
+    MALFORMED_BODY = "malformed_body"
+    UNSUPPORTED_ENCODING = "unsupported_encoding"
+    TOOL_NOT_ALLOWED = "tool_not_allowed"
+    OVERLOADED = "overloaded"
+    STOPPING = "stopping"
+    UPSTREAM_UNREACHABLE = "upstream_unreachable"
+    UPSTREAM_BROKEN = "upstream_broken"
+    UPSTREAM_TIMEOUT = "upstream_timeout"
+    ANSWER_TOO_LARGE = "answer_too_large"
+    INTERNAL = "internal"
+
+
 @dataclass(frozen=True, slots=True)
 class Books:
     """One public key's account of events, or the sum of several.

@@ -5,6 +5,7 @@ lines, and gives no request another's answer. Redirects, time-outs and how much 
 user's business.
 """
 
+import asyncio
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -26,6 +27,7 @@ closing connection may have arrived, and would be counted ambiguous for nothing.
 
 _DNS_TTL_S = 30
 _AS_MANY_AS_ASKED_FOR = 0  # aiohttp's word for no limit
+_LEAST_S = 0.001
 
 
 def open_session() -> aiohttp.ClientSession:
@@ -57,6 +59,11 @@ class Sent:
     """
 
     anything: bool = False
+
+
+def left_s(deadline_s: float) -> float:
+    """What is left until a deadline of the event loop, as a time-out: 0 would be none at all."""
+    return max(_LEAST_S, deadline_s - asyncio.get_running_loop().time())
 
 
 def in_words(error: Exception, missing: str, timeout_s: float) -> str:

@@ -19,7 +19,7 @@ from tenacity import (
 from yarl import URL
 
 from proxy.lanes import Lane
-from proxy.outgoing import CONNECT_ATTEMPTS, Sent, in_words, open_session
+from proxy.outgoing import CONNECT_ATTEMPTS, Sent, in_words, left_s, open_session
 from proxy.wire.answers import Answer, NoAnswer, printable
 from proxy.wire.limits import PublicKey
 from proxy.wire.rate_headers import read_rate_headers
@@ -27,8 +27,6 @@ from proxy.wire.request import events_path
 
 MAX_ANSWER_BYTES = 262_144
 """How much of an answer is read: a long error for each of 100 events; the rest is not waited for."""
-
-_LEAST_S = 0.001  # aiohttp takes 0 for no time-out at all
 
 
 class Upstream:
@@ -80,7 +78,6 @@ class Upstream:
     ) -> Answer | NoAnswer:
         if self._session is None:
             raise RuntimeError("Upstream is an async context manager")
-        left_s = max(_LEAST_S, deadline - asyncio.get_running_loop().time())
         sent = Sent()
         try:
             response = await self._session.post(
@@ -88,7 +85,7 @@ class Upstream:
                 data=body,
                 headers=headers,
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=left_s),
+                timeout=aiohttp.ClientTimeout(total=left_s(deadline)),
                 trace_request_ctx=sent,
             )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

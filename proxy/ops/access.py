@@ -21,8 +21,9 @@ class Access:
         """Whether a request has the token; compared in constant time."""
         if self.token is None:
             return False
-        given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
-        return hmac.compare_digest(given, f"Bearer {self.token}".encode())
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        token = given.strip(" ").encode("utf-8", "surrogateescape")
+        return hmac.compare_digest(token, self.token.encode()) and scheme.lower() == "bearer"
 
     def guarded(self, handler: Handler) -> Handler:
         """`handler`, for holders of the token alone."""

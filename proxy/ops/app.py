@@ -1,28 +1,32 @@
 """The routes of the operations listener."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import asdict
 
-import structlog
 from aiohttp import web
 from prometheus_client.exposition import gzip_accepted
 
 from proxy.buffer import Buffer, BufferFault, Terms
+from proxy.gateway import Gateway
 from proxy.ledger import Books
 from proxy.metrics import Metrics
-from proxy.ops.access import Access, Handler
-from proxy.ops.answers import BadParameter, as_json
+from proxy.ops.access import Access
+from proxy.ops.answers import as_json
 from proxy.ops.bookkeeper import Bookkeeper
 from proxy.ops.dead_letters import DeadLetters
 from proxy.ops.draining import Draining
 from proxy.ops.erasure import Erasure
+from proxy.ops.errors import errors_in_json
 from proxy.ops.fates import Fates
+from proxy.ops.gateway import retrying
 from proxy.ops.health import Health, checks
+from proxy.ops.hosts import Hosts
 from proxy.ops.keys import Keys
 from proxy.ops.page import page_routes
 from proxy.ops.status import Status
 from proxy.ops.tap import Tapping
+from proxy.settings import ALL
 from proxy.tap import Taps
 
 _BUFFER = web.AppKey("buffer", Buffer)
@@ -31,6 +35,8 @@ _METRICS = web.AppKey("metrics", Metrics)
 _HEALTH = web.AppKey("health", Health)
 _STATUS = web.AppKey("status", Status)
 _ACCESS = web.AppKey("access", Access)
+_HOSTS = web.AppKey("hosts", Hosts)
+_GATEWAY = web.AppKey("gateway", Gateway)
 _ERASURE = web.AppKey("erasure", Erasure)
 _TAPPING = web.AppKey("tapping", Tapping)
 
@@ -48,15 +54,19 @@ def make_app(  # noqa: PLR0913  # each is a room that the listener shows or stee
     lease_s: float = _LEASE_S,
     taps: Taps | None = None,
     on_drain: Callable[[bool], None] = lambda _begins: None,
+    gateway: Gateway | None = None,
+    allowed_hosts: Collection[str] = (ALL,),
 ) -> web.Application:
     """The operations listener. Without `token` everything that needs one is off.
 
     `lease_s`: how long a delivery can keep a queue, and an erasure waits for it. `taps`: what samples events.
-    `on_drain(begins)`: where the buffer is to be emptied before the process stops, or no longer.
+    `on_drain(begins)`: where the buffer is to be emptied before the process stops, or no longer. `gateway`:
+    is mounted. `allowed_hosts`: the names under which it may be asked.
     """
-    app = web.Application(middlewares=[_errors_in_json])
+    hosts = Hosts(allowed_hosts, metrics)
+    app = web.Application(middlewares=[hosts.guard, errors_in_json])
     app[_BUFFER], app[_BOOKS], app[_METRICS], app[_HEALTH] = buffer, books, metrics, health
-    app[_STATUS] = status
+    app[_STATUS], app[_HOSTS] = status, hosts
     app[_ACCESS], app[_ERASURE] = Access(token), Erasure(buffer, metrics, lease_s)
     guarded = app[_ACCESS].guarded
     draining = Draining(buffer, on_drain)
@@ -89,15 +99,20 @@ def make_app(  # noqa: PLR0913  # each is a room that the listener shows or stee
             web.post("/erase", guarded(app[_ERASURE].erase)),
         ]
     )
+    if gateway is not None:
+        app[_GATEWAY] = gateway
+        gateway.mount(app, app[_ACCESS])
+        app.router.add_post("/gateway/retry", guarded(retrying(gateway)))
     return app
 
 
-def go_by(app: web.Application, token: str | None, *, lease_s: float) -> None:
+def go_by(app: web.Application, token: str | None, *, lease_s: float, allowed_hosts: Collection[str]) -> None:
     """Have an app of `make_app`'s go by these from now on."""
     if token != app[_ACCESS].token:
         app[_ACCESS].token = token
         app[_TAPPING].revoke()
     app[_ERASURE].lease_s = lease_s
+    app[_HOSTS].names = allowed_hosts
 
 
 async def _metrics(request: web.Request) -> web.Response:
@@ -130,9 +145,12 @@ async def _readyz(request: web.Request) -> web.Response:
 
 
 async def _status(request: web.Request) -> web.Response:
-    access = request.app[_ACCESS]
+    access, gateway = request.app[_ACCESS], request.app.get(_GATEWAY)
     return await request.app[_STATUS].answer(
-        request, has_token=access.token is not None, is_operator=access.allows(request)
+        request,
+        None if gateway is None else gateway.figures(),
+        has_token=access.token is not None,
+        is_operator=access.allows(request),
     )
 
 
@@ -140,26 +158,3 @@ async def _ledger(request: web.Request) -> web.Response:
     figures = await request.app[_BOOKS].recount()
     total = sum((of.books for of in figures.values()), Books())
     return as_json({"keys": {key: asdict(of.books) for key, of in figures.items()}, "total": asdict(total)})
-
-
-@web.middleware
-async def _errors_in_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except BadParameter as error:
-        return as_json({"error": str(error), "parameter": error.name}, status=400)
-    except BufferFault as error:
-        return as_json({"error": str(error)}, status=503)
-    except web.HTTPException as error:
-        allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
-        return as_json({"error": error.reason.lower()}, status=error.status, headers=allow)
-    except Exception:
-        if request.writer.output_size:  # an answer is under way: aiohttp logs this, and cuts it off
-            raise
-        resource = request.match_info.route.resource
-        structlog.get_logger("ops").exception(
-            "a request could not be answered",
-            method=request.method,
-            path=resource.canonical if resource is not None else None,
-        )
-        return as_json({"error": "internal error; see the log"}, status=500)

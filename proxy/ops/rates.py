@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from proxy.ledger import Answered, Rejected
+from proxy.ledger import Answered, PlatformOutcome, PlatformRoute, Rejected
 from proxy.metrics import OTHER_KEYS, Metrics
 from proxy.ops.window import UNANSWERED, WINDOW_S, Window
 from proxy.wire.answers import Code
@@ -47,6 +47,10 @@ class Rates:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self._platform = {
+            outcome: [metrics.gateway_requests.labels(route, outcome) for route in PlatformRoute]
+            for outcome in PlatformOutcome
+        }
         self._looks: deque[_Look] = deque(maxlen=int(RECENT_S / LOOK_S) + 1)
         self._well: _Look | None = None  # the last look that found a new answer
         self._failing_from_s: float | None = None  # the first look after it that found a failure
@@ -136,6 +140,10 @@ class Rates:
             "internal": value_of(metrics.refused[Code.INTERNAL]),
             "batches": batches,
             "posted": posted,
+            **{
+                f"platform_{outcome}": sum(map(value_of, counters))
+                for outcome, counters in self._platform.items()
+            },
         }
         answers = {name: value_of(metrics.upstream_requests[name]) for name in Answered}
         by_key = {

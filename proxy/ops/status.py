@@ -15,12 +15,14 @@ from aiohttp import web
 from proxy import __version__
 from proxy.buffer import Buffer, BufferUnavailable, KeyFigures
 from proxy.clock import wall_ms
+from proxy.gateway import Figures
 from proxy.ledger import Books, Dead, Unsafe
 from proxy.log import short_key
 from proxy.metrics import Metrics
 from proxy.ops.answers import as_json, moment
 from proxy.ops.backlog import drain_s
 from proxy.ops.bookkeeper import Bookkeeper
+from proxy.ops.gateway import of_the_gateway
 from proxy.ops.health import Health, checks
 from proxy.ops.keys import shown
 from proxy.ops.parameters import Parameters
@@ -72,7 +74,9 @@ class Status:
         """Look at the counters once a second, until cancelled."""
         await self._rates.run()
 
-    async def answer(self, request: web.Request, *, has_token: bool, is_operator: bool) -> web.Response:
+    async def answer(
+        self, request: web.Request, gateway: Figures | None, *, has_token: bool, is_operator: bool
+    ) -> web.Response:
         """The snapshot. `has_token`: there is one to give. `is_operator`: whoever asks has given it."""
         Parameters.of_query(request).refuse_others()
         found, figures = await asyncio.gather(checks(self._health, self._buffer), self._figures())
@@ -91,9 +95,15 @@ class Status:
             # What is wrong with settings may quote them.
             self._reloads if is_operator else replace(self._reloads, error=None),
             wall_ms(),
+            gateway if has_token else None,
         )
-        administration = {"administration": has_token, "as_operator": is_operator}
-        return as_json({**administration, **self._shown(seen, is_operator=is_operator)}, headers=NO_STORE)
+        snapshot = {
+            "administration": has_token,
+            "as_operator": is_operator,
+            **self._shown(seen, is_operator=is_operator),
+            "gateway": of_the_gateway(gateway, is_on=has_token),
+        }
+        return as_json(snapshot, headers=NO_STORE)
 
     async def _figures(self) -> Mapping[PublicKey, KeyFigures] | None:
         """None where the buffer does not answer; the checks say why."""

@@ -8,10 +8,12 @@ import structlog
 from aiohttp import http_parser, web
 
 from proxy.engines import StartRefused
+from proxy.gateway import MAX_CALLS
+from proxy.ops import MAX_CONNECTIONS
 from proxy.settings import ListenAddress, Settings
 
-_OTHER_DESCRIPTORS = 64
-"""Files, the operations listener and its callers, the event loop's own."""
+_OTHER_DESCRIPTORS = 64 + MAX_CONNECTIONS + MAX_CALLS
+"""Files, the event loop's own, the operations listener's callers, the gateway's connections to Outlit."""
 
 
 def unsafe_parser() -> str | None:
@@ -38,8 +40,8 @@ def too_few_descriptors(settings: Settings) -> str | None:
     if most == resource.RLIM_INFINITY or most >= descriptors(settings):
         return None
     return (
-        "the limit of open files is below front.max_connections: raise it (ulimit -n, LimitNOFILE)"
-        " or lower the setting"
+        f"the limit of open files is below {descriptors(settings)}, which front.max_connections and what else"
+        " is opened take: raise it (ulimit -n, LimitNOFILE) or lower the setting"
     )
 
 

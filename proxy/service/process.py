@@ -2,7 +2,8 @@
 
 Stopped in the order in which an event walks: not ready, no new connections, requests that were read are
 answered, the flusher finishes what is in flight (or all that is held), then the buffer; the operations
-listener closes last. Every long-lived task is in one task group: one that dies takes the process down.
+listener closes last, and calls of the gateway have all that time. Every long-lived task is in one task group:
+one that dies takes the process down.
 """
 
 import asyncio
@@ -13,13 +14,13 @@ from dataclasses import dataclass
 import structlog
 from aiohttp import web
 
-from proxy import __version__
 from proxy.buffer import Buffer, BufferUnavailable
 from proxy.engines import Engine, StartRefused, open_engine
 from proxy.log import count_lines, count_unwritten, short_key
 from proxy.metrics import Metrics
-from proxy.ops import Health
+from proxy.ops import Health, Runner
 from proxy.ops.reloads import Reloads
+from proxy.service.introduction import introduce
 from proxy.service.leftovers import Leftover, leftovers
 from proxy.service.listening import listen, make_room, unsafe_parser
 from proxy.service.reload import Reload
@@ -27,9 +28,6 @@ from proxy.service.rooms import Rooms
 from proxy.service.supervisor import Supervisor
 from proxy.settings import Settings
 from proxy.wire.limits import PublicKey
-
-_OPS_SHUTDOWN_S = 2.0
-_OPS_KEEPALIVE_S = 75.0
 
 _LAST_CALL_S = 0.2
 """From the last new connection to closing the idle ones: what was sent by then is read and answered."""
@@ -114,12 +112,7 @@ class Service:
             if engine is None:
                 return
             rooms = self._rooms = Rooms.built(settings, engine, self._metrics, self._health, self._reloads)
-            ops = web.AppRunner(
-                rooms.operations,
-                access_log=None,
-                keepalive_timeout=_OPS_KEEPALIVE_S,
-                shutdown_timeout=_OPS_SHUTDOWN_S,
-            )
+            ops = Runner(rooms.operations, self._metrics)
             closing.push_async_callback(ops.cleanup)  # of these the last to be called
             closing.push_async_callback(engine.buffer.close)
             ops_url = await listen(ops, settings.ops.listen, "ops.listen")
@@ -136,7 +129,7 @@ class Service:
                 beside.append(tasks.create_task(rooms.status.run(), name="look at the rates"))
                 flushing = tasks.create_task(rooms.flusher.run(), name="flusher")
                 self._health.started = True
-                self._say_what_it_is(running, engine)
+                introduce(settings, running.front_url, running.ops_url, engine.shown)
                 self._supervisor.ready(self._state(running))
                 beside.append(tasks.create_task(self._supervisor.keep_watch(), name="keep watch"))
                 reloading = tasks.create_task(
@@ -150,7 +143,9 @@ class Service:
                 self._log.info("stopping", on_exit=delivery.on_exit)
                 self._supervisor.stopping(f"stopping ({delivery.on_exit})", delivery.grace_s + _AFTER_GRACE_S)
                 deadline = asyncio.get_running_loop().time() + delivery.grace_s
-                given_up = await self._stop(rooms, front, flushing, deadline)
+                given_up, _ = await asyncio.gather(
+                    self._stop(rooms, front, flushing, deadline), rooms.gateway.finish(deadline)
+                )
                 for task in beside:
                     task.cancel()
             drained = delivery.on_exit == "drain"
@@ -249,30 +244,6 @@ class Service:
         """One line for the supervisor."""
         state = f"serving on {running.front_url}, operations on {running.ops_url}"
         return state if self._reloads.successful else f"{state}; the last reload failed: see the log"
-
-    def _say_what_it_is(self, running: Running, engine: Engine) -> None:
-        settings = self._settings
-        self._log.info("outlit-proxy", version=__version__)
-        for name in settings.overridden:
-            self._log.warning(
-                f"{name} is what the environment says, and not the file", origin=settings.origins[name]
-            )
-        self._log.info(
-            "front",
-            listen=str(settings.front.listen),
-            url=running.front_url,
-            keys=list(settings.front.public_keys) or "any pk_ key",
-        )
-        self._log.info(
-            "operations", url=running.ops_url, administration="on" if settings.ops.token else "off"
-        )
-        self._log.info("buffer", **engine.shown)
-        self._log.info(
-            "upstream",
-            url=settings.upstream.url,
-            limit_per_s=settings.delivery.limit_per_s,
-            rate_share=settings.delivery.rate_share,
-        )
 
 
 def _front_grace_s(settings: Settings) -> float:

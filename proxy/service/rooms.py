@@ -9,6 +9,7 @@ from proxy.clock import wall_ms
 from proxy.engines import Engine
 from proxy.flusher import Flusher
 from proxy.front import Front, Ingest, Server
+from proxy.gateway import Gateway
 from proxy.metrics import Metrics
 from proxy.ops import Bookkeeper, Health, Status, go_by, make_app
 from proxy.ops.reloads import Reloads
@@ -31,6 +32,7 @@ class Rooms:
     server: Server
     books: Bookkeeper
     status: Status
+    gateway: Gateway
     operations: web.Application
 
     @classmethod
@@ -66,6 +68,7 @@ class Rooms:
             max_bytes_per_key=settings.buffer.max_bytes_per_key,
         )
         status = Status(buffer, books, metrics, health, reloads, settings, started_at_ms=wall_ms())
+        gateway = Gateway(metrics, settings.gateway, settings.upstream.url)
         operations = make_app(
             buffer,
             books,
@@ -76,10 +79,22 @@ class Rooms:
             lease_s=delivery.lease_s,
             taps=taps,
             on_drain=lambda begins: flusher.linger(lingers=not begins),
+            gateway=gateway,
+            allowed_hosts=settings.ops.allowed_hosts,
         )
         _set_limits(metrics, settings)
         return cls(
-            engine, metrics, upstream, flusher, ingest, front, front.server(), books, status, operations
+            engine=engine,
+            metrics=metrics,
+            upstream=upstream,
+            flusher=flusher,
+            ingest=ingest,
+            front=front,
+            server=front.server(),
+            books=books,
+            status=status,
+            gateway=gateway,
+            operations=operations,
         )
 
     def go_by(self, before: Settings, now: Settings) -> None:
@@ -98,7 +113,8 @@ class Rooms:
         self.server.settings = now.front
         self.books.set_bounds(now.dead.retention_s, now.buffer.max_bytes, now.buffer.max_bytes_per_key)
         self.status.go_by(now)
-        go_by(self.operations, _token(now), lease_s=delivery.lease_s)
+        self.gateway.go_by(now.gateway, now.upstream.url)
+        go_by(self.operations, _token(now), lease_s=delivery.lease_s, allowed_hosts=now.ops.allowed_hosts)
         self.metrics.max_key_labels = now.metrics.max_key_labels
         _set_limits(self.metrics, now)
         if now.log != before.log:

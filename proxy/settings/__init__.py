@@ -12,8 +12,8 @@ attribute adds the unit where the operator writes it in the value: ``settings.de
 are the same. ``Setting.attribute`` is the second; everything printed uses the first.
 """
 
-from proxy.settings.addresses import BufferUrl, ListenAddress, parse_buffer_url, parse_listen
-from proxy.settings.kinds import toml_text
+from proxy.settings.addresses import BufferUrl, ListenAddress, is_in_clear, parse_buffer_url, parse_listen
+from proxy.settings.kinds import ALL, toml_text
 from proxy.settings.redis_url import is_loopback
 from proxy.settings.setting import Setting
 from proxy.settings.sources import SettingsError, load, load_what_is_right
@@ -34,6 +34,7 @@ from proxy.settings.tables import (
 )
 
 __all__ = [
+    "ALL",
     "SETTINGS",
     "SETTLE_S",
     "BufferSettings",
@@ -51,6 +52,7 @@ __all__ = [
     "SettingsError",
     "UnknownKeyQuota",
     "UpstreamSettings",
+    "is_in_clear",
     "is_loopback",
     "load",
     "load_what_is_right",

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from proxy.settings.redis_url import SCHEMES, parse_target
+from proxy.settings.redis_url import SCHEMES, is_loopback, parse_target
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -180,3 +180,9 @@ def _redis_url(text: str) -> BufferUrl:
     # The password that a URL with a user needs may come apart from it; whether it does is known to the table.
     parse_target(text, None if _PASSWORD_IN_URL.fullmatch(text) else "one that may come")
     return BufferUrl(SecretStr(text))
+
+
+def is_in_clear(url: str) -> bool:
+    """Whether what is sent to an http or https URL can be read on its way."""
+    where = urlsplit(url)
+    return where.scheme != "https" and not is_loopback(where.hostname or "")

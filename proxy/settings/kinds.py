@@ -75,6 +75,10 @@ def _as_texts(values: tuple[object, ...]) -> list[str]:
     return [str(value) for value in values]
 
 
+ALL = "*"
+"""In a list: all there are."""
+
+
 def _once(values: tuple[str, ...]) -> tuple[str, ...]:
     twice = sorted({value for value in values if values.count(value) > 1})
     if twice:
@@ -89,7 +93,7 @@ def _at_least_one(values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _all_or_some(values: tuple[str, ...]) -> tuple[str, ...]:
-    if "*" in values and len(values) > 1:
+    if ALL in values and len(values) > 1:
         raise ValueError('"*" allows all: leave it or the others out')
     return values
 

@@ -5,6 +5,7 @@ serves all the tests of this file: each has keys of its own.
 """
 
 import asyncio
+import functools
 import json
 import re
 import threading
@@ -23,10 +24,12 @@ from tests.programs import OPS_TOKEN, Proxy, Sandbox, http, running_proxy, runni
 WITHIN_MS = 5_000
 LIMIT_PER_S = 20
 EVIL = "<img src=x onerror=\"document.title='hacked'\"><script>hacked = 1</script>"
+API_KEY = "ok_the-operators-alone-0123456789abcdef"
 SETTINGS = {
     "OUTLIT_PROXY_DELIVERY_LINGER": "50ms",
     "OUTLIT_PROXY_DELIVERY_LIMIT_PER_S": str(LIMIT_PER_S),
     "OUTLIT_PROXY_BUFFER_DURABILITY": "normal",
+    "OUTLIT_PROXY_GATEWAY_API_KEY": API_KEY,
 }
 
 
@@ -41,6 +44,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, sandbox: Sandbox) -> Iterato
     with running_proxy(tmp_path_factory.mktemp("proxy"), sandbox, **SETTINGS) as proxy:
         yield proxy
         assert OPS_TOKEN not in proxy.program.log
+        assert API_KEY not in proxy.program.log
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +78,8 @@ def page(browser: Browser, proxy: Proxy, sandbox: Sandbox) -> Iterator[Page]:
     assert page.evaluate("localStorage.length") == 0
     context.close()
     sandbox.clear_faults()
+    sandbox.clear_platform()
+    operate(proxy, "gateway/retry")
 
 
 def administers(page: Page) -> None:
@@ -106,6 +112,16 @@ def delivered(proxy: Proxy, key: str) -> None:
     before = proxy.ledger()["delivered"]
     post(proxy, key)
     proxy.wait_until_delivered(before + 1)
+
+
+def call_a_tool(proxy: Proxy, credential: str = OPS_TOKEN) -> int:
+    """As whoever has ops.token, if no key is given; the status."""
+    status, _ = http(
+        f"{proxy.ops_url}/platform/api/tools/call",
+        {"tool": "outlit_list_customers", "input": {}},
+        headers={"Authorization": f"Bearer {credential}"},
+    )
+    return status
 
 
 def operate(proxy: Proxy, path: str) -> None:
@@ -310,6 +326,66 @@ def test_a_flood_shows_within_five_seconds_with_what_to_do(page: Page, proxy: Pr
         expect(card).to_contain_text("README: When more comes in than goes out")
         expect(row(page, "pk_flood")).to_contain_text("more comes in than goes out")
     operate(proxy, "keys/pk_flood/pause")  # what is left of it must not hold the other tests up
+
+
+def test_what_a_plan_has_used_up_shows_within_five_seconds_and_is_asked_anew_from_the_page(
+    page: Page, proxy: Proxy, sandbox: Sandbox
+):
+    panel = page.get_by_role("region", name="Platform gateway")
+    expect(panel).to_contain_text("0 calls in flight; all tools allowed, with gateway.api_key.")
+    sandbox.order_platform("plan", feature=EVIL, plan="growth", status=402, reset_in_s=7_900)
+    assert [call_a_tool(proxy) for _ in range(3)] == [402] * 3
+    item = panel.get_by_role("listitem")
+    expect(item).to_contain_text("of the plan growth is used up for gateway.api_key", timeout=WITHIN_MS)
+    expect(item.locator("b")).to_have_text(re.compile(r"^<img src=x "))
+    expect(item).to_contain_text(re.compile(r"back in 2 h, .*:\d\d [A-Z]{3,4}[+-]?\d*;"))  # with its zone
+    expect(item).to_contain_text("2 calls answered here since")
+    expect(trouble(page, "plan exhausted")).to_contain_text("README: When the gateway is the trouble")
+    expect(panel.get_by_role("button")).to_have_count(0)  # nobody has given the token yet
+    administers(page)
+    sandbox.clear_platform()
+    panel.get_by_role("button", name="Ask Outlit again").click()
+    expect(page.locator("#said")).to_have_text("1 used-up plan forgotten: the next calls ask Outlit.")
+    expect(panel.get_by_role("listitem")).to_have_count(0)
+    assert call_a_tool(proxy) == 200
+    assert page.locator("main img, main script").count() == 0
+
+
+def test_an_api_key_that_outlit_refuses_shows_within_five_seconds_and_is_never_written(
+    page: Page, proxy: Proxy, sandbox: Sandbox
+):
+    sandbox.order_platform("answer", status=401, body={"error": "Invalid credentials"})
+    assert call_a_tool(proxy) == 401
+    panel = page.get_by_role("region", name="Platform gateway")
+    expect(panel).to_contain_text("Outlit refuses gateway.api_key, for", timeout=WITHIN_MS)
+    expect(trouble(page, "api key refused")).to_contain_text("not about their token")
+    assert API_KEY not in page.content()
+    sandbox.clear_platform()
+    assert call_a_tool(proxy) == 200
+    expect(panel).not_to_contain_text("refuses", timeout=WITHIN_MS)
+
+
+def test_a_plan_of_a_callers_own_key_is_said_to_be_of_that_key(page: Page, proxy: Proxy, sandbox: Sandbox):
+    sandbox.order_platform("plan", feature="api_calls", plan="free", status=402, reset_in_s=7_900)
+    assert call_a_tool(proxy, "ok_of_a_caller_0123456789_0123456789") == 402
+    item = page.get_by_role("region", name="Platform gateway").get_by_role("listitem")
+    expect(item).to_contain_text("is used up for a caller's own key: back in 2 h", timeout=WITHIN_MS)
+
+
+def test_where_the_gateway_is_off_or_the_proxy_older_the_page_has_no_panel_for_it(page: Page):
+    def answered(instead: dict[str, Any], route: Route) -> None:
+        snapshot = route.fetch().json()
+        del snapshot["gateway"]
+        route.fulfill(json={**snapshot, **instead})
+
+    panel = page.get_by_role("region", name="Platform gateway")
+    expect(panel).to_be_visible()
+    for version, gateway in (("of today", {"gateway": {"on": False}}), ("of before", {})):
+        page.route("**/status", functools.partial(answered, {"version": version, **gateway}))
+        page.reload()
+        expect(page.locator("#about")).to_contain_text(version)
+        expect(panel).to_be_hidden()
+        page.unroute_all(behavior="ignoreErrors")
 
 
 def test_what_outlit_and_a_visitor_wrote_is_text_and_a_dead_letter_goes_out_again(

@@ -17,7 +17,7 @@ from yarl import URL
 from proxy import __version__
 from proxy.buffer import BufferUnavailable
 from proxy.buffer.sqlite import SqliteBuffer
-from proxy.ledger import Answered, Dead, Dropped, Rejected, Underfull
+from proxy.ledger import Answered, Dead, Dropped, PlatformOutcome, PlatformRoute, Rejected, Underfull
 from proxy.sandbox import Fault, What
 from proxy.wire.answers import Code
 from tests.ops.operator import die, fresh
@@ -71,6 +71,14 @@ NAMES = [
     "buffer_used_ratio",
     "buffer_info",
     "build_info",
+    "gateway_requests_total",
+    "gateway_tool_calls_total",
+    "gateway_upstream_requests_total",
+    "gateway_request_seconds",
+    "gateway_in_flight",
+    "gateway_in_flight_limit",
+    "gateway_plan_refusals",
+    "ops_hosts_refused_total",
 ]
 
 # Every label value that is known beforehand.
@@ -194,6 +202,17 @@ async def test_every_known_label_value_is_there_from_the_start_at_0(
     }
     assert values == {str(value) for value in LABELS[name, label]}
     assert seen.sum(name) == 0
+
+
+async def test_what_may_become_of_a_call_to_the_gateway_is_there_from_the_start_at_0(
+    start_stack: StartStack,
+) -> None:
+    seen = await (await start_stack(gateway={"tools": ("outlit_search",)})).metrics()
+    for outcome in PlatformOutcome:
+        for route in PlatformRoute:
+            assert seen("gateway_requests_total", route=route, outcome=outcome) == 0
+        for tool in ("outlit_search", "other"):
+            assert seen("gateway_tool_calls_total", tool=tool, outcome=outcome) == 0
 
 
 async def test_counters_without_labels_are_there_from_the_start(stack: Stack) -> None:

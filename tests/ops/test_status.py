@@ -2,22 +2,28 @@
 
 import asyncio
 import json
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from pydantic import SecretStr
 
 from proxy import __version__
 from proxy.buffer import BufferUnavailable, Terms
 from proxy.buffer.sqlite import SqliteBuffer
+from proxy.gateway import Figures, Refused
 from proxy.ledger import Dead
 from proxy.metrics import Metrics
 from proxy.ops import Bookkeeper, Health, Status, make_app
+from proxy.ops.answers import moment
 from proxy.ops.reloads import Reloads
 from proxy.ops.status import MAX_KEYS
 from proxy.sandbox import Fault, What
 from proxy.settings import Settings
+from tests.ops.listener import TOKEN, Listener, Stand, listening
 from tests.ops.operator import books, die, done, fresh, outage, recovery, told
 from tests.sandbox.bodies import client
 from tests.stack import KEY, OPS_TOKEN, PATIENCE_S, Stack, StartStack
@@ -230,6 +236,138 @@ async def test_a_buffer_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyP
         patched.setattr(SqliteBuffer, "figures", hanging)
         assert (await opened(stack))["ledger"] is None
         answers.set()
+
+
+# -- the gateway --------------------------------------------------------------------------------------------
+
+
+async def gateway_of(listener: Listener, **headers: str) -> Any:
+    reply = await listener.ask("GET", "/status", **headers)
+    assert reply.status == 200
+    return reply.json["gateway"]
+
+
+def used_up(**changed: Any) -> Refused:
+    """What a plan has used up for an hour."""
+    now_ms = int(time.time() * 1000)
+    refused = Refused(
+        code="plan_api_limit_exceeded",
+        feature="api_calls",
+        plan="growth",
+        status=402,
+        is_own=True,
+        since_ms=1_000,
+        until_ms=now_ms + 3_600_000,
+        answered=7,
+    )
+    return replace(refused, **changed)
+
+
+async def test_the_gateway_is_shown_to_everybody_and_nothing_of_a_key(tmp_path: Path) -> None:
+    plan = used_up()
+    figures = Figures(
+        api_key=True, tools=("*",), in_flight=2, refused=(plan,), key_refused_at_ms=1_783_080_000_000
+    )
+    async with listening(tmp_path, gateway=Stand(figures)) as listener:
+        told = await gateway_of(listener)
+        assert await gateway_of(listener, **TOKEN) == told
+    assert told == {
+        "on": True,
+        "api_key": True,
+        "tools": "all",
+        "in_flight": 2,
+        "key_refused_at": "2026-07-03T12:00:00.000Z",
+        "refused": [
+            {
+                "code": "plan_api_limit_exceeded",
+                "feature": "api_calls",
+                "plan": "growth",
+                "status": 402,
+                "key": "gateway.api_key",
+                "since": "1970-01-01T00:00:01.000Z",
+                "until": moment(plan.until_ms),
+                "answered": 7,
+            }
+        ],
+    }
+
+
+async def test_without_a_token_the_gateway_is_off_and_nothing_is_wrong_with_it(tmp_path: Path) -> None:
+    figures = Figures(
+        api_key=False, tools=("a", "b"), in_flight=0, refused=(used_up(),), key_refused_at_ms=None
+    )
+    async with listening(tmp_path, gateway=Stand(figures), token=None) as listener:
+        reply = await listener.ask("GET", "/status")
+    assert (reply.json["gateway"]["on"], reply.json["gateway"]["tools"]) == (False, ["a", "b"])
+    assert named(reply.json) == []
+
+
+async def test_a_plan_that_outlit_says_is_used_up_shows_until_it_is_forgotten(
+    start_stack: StartStack,
+) -> None:
+    key = "ok_" + "k" * 40
+    stack = await start_stack(gateway={"api_key": SecretStr(key)})
+    order = {"what": "plan", "code": "plan_api_limit_exceeded", "feature": "api_calls", "plan": "growth"}
+    await ordered(stack, {**order, "status": 402, "reset_in_s": 3_600})
+    for _ in range(3):
+        assert await call_a_tool(stack) == 402
+    status = await opened(stack)
+    assert named(status) == ["plan_exhausted"]
+    assert "growth of gateway.api_key has used up api_calls (402 " in status["troubles"][0]["what"]
+    (refused,) = status["gateway"]["refused"]
+    assert (refused["key"], refused["answered"]) == ("gateway.api_key", 2)
+    assert refused["since"] <= status["at"] < refused["until"]
+    assert key[3:] not in json.dumps(status)
+    assert await done(stack, "/gateway/retry") == {"forgotten": 1}
+    status = await opened(stack)
+    assert (named(status), status["gateway"]["refused"]) == ([], [])
+
+
+async def test_what_outlit_writes_of_a_plan_is_short_and_printable(start_stack: StartStack) -> None:
+    odd = "<b>\x1b[2J\u202e\n" + "x" * 10_000
+    stack = await start_stack(gateway={"api_key": SecretStr("ok_" + "k" * 40)})
+    order = {"what": "plan", "code": odd, "feature": odd, "plan": odd, "status": 429, "reset_in_s": 3_600}
+    await ordered(stack, order)
+    assert await call_a_tool(stack) == 429
+    status = await opened(stack)
+    (refused,) = status["gateway"]["refused"]
+    (trouble,) = status["troubles"]
+    for word in (refused["code"], refused["feature"], refused["plan"], trouble["what"]):
+        assert word.isprintable()
+        assert "<b> [2J  xxx" in word
+        assert len(word) < 400
+
+
+async def test_a_key_that_outlit_refuses_and_calls_that_fail_show(start_stack: StartStack) -> None:
+    stack = await start_stack(gateway={"api_key": SecretStr("ok_" + "k" * 40)})
+    await ordered(stack, {"what": "answer", "status": 500, "body": {"error": "no"}, "requests": 1})
+    assert await call_a_tool(stack) == 500
+    assert named(await opened(stack)) == ["gateway_failing"]
+    body = {"error": "Invalid credentials"}
+    await ordered(stack, {"what": "answer", "status": 401, "body": body, "requests": 1})
+    assert await call_a_tool(stack) == 401
+    status = await opened(stack)
+    assert named(status) == ["api_key_refused"]
+    assert status["gateway"]["key_refused_at"] <= status["at"]
+    assert await call_a_tool(stack) == 200
+    status = await opened(stack)
+    assert (named(status), status["gateway"]["key_refused_at"]) == ([], None)
+
+
+async def call_a_tool(stack: Stack) -> int:
+    """As whoever has ops.token; the status."""
+    async with stack.http.post(
+        f"{stack.ops_url}/platform/api/tools/call",
+        json={"tool": "outlit_list_customers", "input": {}},
+        headers=TOKEN,
+    ) as response:
+        return response.status
+
+
+async def ordered(stack: Stack, order: dict[str, Any]) -> None:
+    """Have the sandbox answer calls of the Platform API like this."""
+    async with stack.http.post(f"{stack.sandbox.url}/_sandbox/platform", json=order) as response:
+        assert response.status in {200, 201, 204}, await response.text()
 
 
 # -- the page -----------------------------------------------------------------------------------------------

@@ -10,9 +10,10 @@ import pytest
 
 from proxy.buffer import KeyFigures
 from proxy.gate import View
-from proxy.ledger import Answered, Books, Dead, Pause, Rejected, Unsafe
+from proxy.gateway.figures import Figures, Refused
+from proxy.ledger import Answered, Books, Dead, Pause, PlatformOutcome, Rejected, Unsafe
 from proxy.ops.reloads import Reloads
-from proxy.ops.symptoms import MAX_BY_KEY, SECTION, Finding, Seen, Symptom, findings
+from proxy.ops.symptoms import MAX_BY_KEY, MAX_EXHAUSTED, SECTION, Finding, Seen, Symptom, findings
 from proxy.ops.trends import Trend
 from proxy.ops.window import Window
 from proxy.wire.limits import PublicKey
@@ -55,6 +56,31 @@ def seen(figures: Mapping[PublicKey, KeyFigures] | None = None, **given: Any) ->
         **given,
     }
     return Seen(window=window, trends=trends, figures={KEY: key(1)} if figures is None else figures, **whole)
+
+
+def used_up(**changed: Any) -> Refused:
+    """By the plan of gateway.api_key, until one second."""
+    refused = Refused(
+        code="plan_api_limit_exceeded",
+        feature="api_calls",
+        plan="growth",
+        status=402,
+        is_own=True,
+        since_ms=0,
+        until_ms=1_000,
+        answered=0,
+    )
+    return replace(refused, **changed)
+
+
+def gateway(*refused: Refused, **changed: Any) -> Figures:
+    figures = Figures(api_key=True, tools=("*",), in_flight=0, refused=tuple(refused), key_refused_at_ms=None)
+    return replace(figures, **changed)
+
+
+def calls(**counts: int) -> dict[str, Any]:
+    """Calls to the gateway in the last minute, by what became of them."""
+    return {"recent": {f"platform_{PlatformOutcome(name)}": count for name, count in counts.items()}}
 
 
 def named(those: Seen) -> set[Symptom]:
@@ -297,6 +323,26 @@ CASES: list[tuple[str, Seen, set[Symptom]]] = [
         ),
         {Symptom.LEDGER_DIFFERENCE},
     ),
+    # the gateway
+    ("a gateway that is well", seen(gateway=gateway(in_flight=9)), set()),
+    ("a key that Outlit refuses", seen(gateway=gateway(key_refused_at_ms=0)), {Symptom.API_KEY_REFUSED}),
+    (
+        "one that is not set any more",
+        seen(gateway=gateway(key_refused_at_ms=0, api_key=False)),
+        set(),
+    ),
+    ("a plan used up", seen(gateway=gateway(used_up()), now_ms=999), {Symptom.PLAN_EXHAUSTED}),
+    (
+        "a caller's own",
+        seen(gateway=gateway(used_up(is_own=False)), now_ms=999),
+        {Symptom.PLAN_EXHAUSTED},
+    ),
+    ("a call failed", seen(window=calls(failed=1)), {Symptom.GATEWAY_FAILING}),
+    ("a call got nowhere", seen(window=calls(unreachable=1)), {Symptom.GATEWAY_FAILING}),
+    ("a call was cut off", seen(window=calls(broken=1)), {Symptom.GATEWAY_FAILING}),
+    ("many failed, one was answered", seen(window=calls(failed=9, broken=9, answered=1)), set()),
+    ("many failed, one was refused by Outlit", seen(window=calls(unreachable=9, refused=1)), set()),
+    ("answered here", seen(window=calls(remembered=9, cached=9, rejected=9, abandoned=9)), set()),
     (
         "not ready",
         seen(checks={"started": "ok", "running": "ok", "buffer": "the disk is full"}),
@@ -372,6 +418,53 @@ def test_a_refused_reload_says_why_in_one_line():
 def test_of_a_buffer_that_does_not_answer_nothing_is_made_up():
     those = Seen({"buffer": "away"}, WELL, None, 100.0, 1, 1, unsafe=(Unsafe.SAVING,))
     assert named(those) == {Symptom.UNREADY, Symptom.BUFFER_UNSAFE}
+
+
+def test_a_used_up_plan_says_of_what_whose_until_when_and_what_it_spared():
+    until_ms = 1_783_080_000_000
+    plan = used_up(until_ms=until_ms, answered=1_234)
+    finding = only(seen(gateway=gateway(plan), now_ms=until_ms - 7_200_000))
+    assert finding.severity == "warning"
+    assert finding.what == (
+        "The plan growth of gateway.api_key has used up api_calls (402 plan_api_limit_exceeded) until"
+        " 2026-07-03 12:00 UTC, 2 h from now; 1,234 calls answered here since."
+    )
+    assert "`outlit-proxy platform retry`" in finding.what_to_do
+
+
+def test_a_used_up_plan_without_a_name_is_told_all_the_same():
+    what = only(seen(gateway=gateway(used_up(plan=None, feature=None)))).what
+    assert what.startswith("The plan of gateway.api_key has used up what it includes (402 ")
+
+
+def test_many_plans_of_many_callers_are_one_finding_and_those_of_the_key_a_few():
+    own = [used_up(feature=f"feature_{n}", until_ms=1_000 + n) for n in range(100)]
+    others = [used_up(is_own=False, feature=f"theirs_{n}", answered=1) for n in range(100)]
+    found = findings(seen(gateway=gateway(*others, *own)))
+    assert len(found) == MAX_EXHAUSTED + 1
+    assert "feature_0 " in found[0].what
+    assert "(100 cases: theirs_0, theirs_1," in found[-1].what
+    assert "theirs_5" not in found[-1].what
+    assert "100 calls answered here since." in found[-1].what
+
+
+def test_a_refused_api_key_is_an_error_and_says_that_the_token_is_not_meant():
+    finding = only(seen(gateway=gateway(key_refused_at_ms=0), now_ms=240_000))
+    assert finding.severity == "error"
+    assert "4 min ago" in finding.what
+    assert "not about their token" in finding.what
+    assert "reload (SIGHUP), or restart where it comes as a variable or credential" in finding.what_to_do
+
+
+def test_each_trouble_of_the_gateway_points_to_what_to_do_about_it():
+    troubles = (Symptom.API_KEY_REFUSED, Symptom.PLAN_EXHAUSTED, Symptom.GATEWAY_FAILING)
+    assert {SECTION[each] for each in troubles} == {"#when-the-gateway-is-the-trouble"}
+
+
+def test_a_failing_platform_api_says_how_it_fails():
+    finding = only(seen(window=calls(failed=1_200, unreachable=3)))
+    assert finding.severity == "warning"
+    assert "(1,200 answered with a server error, 3 without a connection)" in finding.what
 
 
 def test_errors_come_first():

@@ -5,12 +5,14 @@ One service for all of it: each case reloads it with one setting changed, looks,
 
 import asyncio
 import gzip
+import hashlib
 import io
 import itertools
 import json
 import logging
 import random
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_network
@@ -27,7 +29,7 @@ from pydantic import SecretStr
 from proxy.metrics import Metrics
 from proxy.ops.rates import value_of
 from proxy.ops.reloads import Reloads
-from proxy.sandbox import Fault, What
+from proxy.sandbox import Fault, Happens, Incident, What
 from proxy.service import Supervisor
 from proxy.service import reload as reload_module
 from proxy.service.reload import Reload
@@ -49,6 +51,7 @@ beside_the_service = pytest.mark.asyncio(loop_scope="module")
 Observe = Callable[["Reloaded"], Awaitable[None]]
 
 PATH = f"/api/i/v1/{KEY}/events"
+API_KEY = "ok_another-key-of-0123456789-0123456789"
 
 
 async def until(fact: Callable[[], bool], within_s: float = 3.0) -> None:
@@ -98,6 +101,15 @@ class Reloaded:
 
     async def asked(self, path: str, token: str = OPS_TOKEN) -> Reply:
         return await self.stack.get(path, Authorization=f"Bearer {token}")
+
+    async def calls_a_tool(self, bearer: str, tool: str = "outlit_list_customers") -> Reply:
+        """Call a tool through the gateway."""
+        async with self.stack.http.post(
+            f"{self.stack.ops_url}/platform/api/tools/call",
+            json={"tool": tool, "input": {}},
+            headers={"Authorization": f"Bearer {bearer}"},
+        ) as answer:
+            return Reply(answer.status, CIMultiDict(answer.headers), await answer.read())
 
     async def first_header(self, name: str) -> str | None:
         """A header of the next upstream request."""
@@ -226,6 +238,31 @@ async def another_token_is_asked_for(it: Reloaded) -> None:
     assert (await it.asked("/ledger", "another-token")).status == 200
 
 
+async def another_name_is_refused(it: Reloaded) -> None:
+    for name, status in [("other.example", 403), ("proxy.example:9090", 200), ("127.0.0.1", 200)]:
+        assert (await it.stack.get("/livez", Host=name)).status == status
+
+
+async def outlit_is_asked_with_the_new_key(it: Reloaded) -> None:
+    assert (await it.calls_a_tool(OPS_TOKEN)).status == 200
+    marked = hashlib.sha256(API_KEY.encode()).hexdigest()[:16]
+    assert it.stack.sandbox.platform.calls.entries[-1].key == f"sha256:{marked}"
+
+
+async def another_tool_is_refused(it: Reloaded) -> None:
+    refused = await it.calls_a_tool(API_KEY, "outlit_query")
+    assert (refused.status, refused.json["code"]) == (403, "tool_not_allowed")
+    assert (await it.calls_a_tool(API_KEY)).status == 200
+
+
+async def a_call_without_an_answer_is_given_up(it: Reloaded) -> None:
+    platform = it.stack.sandbox.platform
+    platform.incidents.add(Incident(what=Happens.HANG, requests=1), now=time.time())
+    given_up = await it.calls_a_tool(API_KEY)
+    assert (given_up.status, given_up.json["code"]) == (504, "upstream_timeout")
+    platform.incidents.clear()
+
+
 async def a_fuller_buffer_is_refused(it: Reloaded) -> None:
     def noise() -> str:
         return random.Random(str(uuid4())).randbytes(200_000).hex()
@@ -337,6 +374,7 @@ CASES = {
         UnknownKeyQuota(queues=1, keys=5), an_unknown_keys_second_queue_is_refused, LINGERING
     ),
     "ops.token": Case(SecretStr("another-token"), another_token_is_asked_for),
+    "ops.allowed_hosts": Case(("proxy.example",), another_name_is_refused),
     "buffer.max_bytes": Case(1_000_000, a_fuller_buffer_is_refused, LINGERING),
     "buffer.max_bytes_per_key": Case(1_000_000, a_fuller_buffer_is_refused, LINGERING),
     "buffer.dedup_window": Case(7.0, room_has(lambda it: terms(it).dedup_window_ms, 7_000)),
@@ -356,6 +394,9 @@ CASES = {
     "dead.max_bytes": Case(1_234_567, room_has(lambda it: terms(it).dead_max_bytes, 1_234_567)),
     "dead.retention": Case(88.0, room_has(lambda it: it.books._retention_ms, 88_000)),
     "upstream.url": Case("http://127.0.0.1:9", nothing_arrives_any_more),
+    "gateway.api_key": Case(SecretStr(API_KEY), outlit_is_asked_with_the_new_key),
+    "gateway.tools": Case(("outlit_list_customers",), another_tool_is_refused),
+    "gateway.timeout": Case(0.1, a_call_without_an_answer_is_given_up),
     "metrics.max_key_labels": Case(1, a_key_is_named),
     "log.format": Case("json", logs_are_for_machines),
     "log.level": Case("error", less_is_logged),
@@ -475,6 +516,7 @@ async def test_secrets_and_keys_are_in_no_line_of_a_reload(reloaded: Reloaded, l
         front={"public_keys": ("pk_a_long_public_key",)},
         ops={"token": SecretStr("another-secret-token")},
         delivery={"linger_s": 3.0},
+        gateway={"api_key": SecretStr(API_KEY), "timeout_s": 3.0},
     )
     await reloaded.reload(changed)
     [line] = lines(logs)
@@ -482,6 +524,8 @@ async def test_secrets_and_keys_are_in_no_line_of_a_reload(reloaded: Reloaded, l
         "front.public_keys": "changed",
         "ops.token": "changed",
         "delivery.linger": "20ms -> 3s",
+        "gateway.api_key": "changed",
+        "gateway.timeout": "1m -> 3s",
     }
     await reloaded.reload(reloaded.settings())
 

@@ -33,6 +33,7 @@ const count = (n) => (n == null ? "–" : whole.format(n))
 const counted = (n, word) => `${count(n)} ${word}${n === 1 ? "" : "s"}`
 const rate = (n) => (n >= 100 || Number.isInteger(n) ? whole.format(n) : one.format(n))
 const clock = (date) => date.toLocaleTimeString("en-GB")
+const moment = (text) => new Date(text).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "long" }) // with its zone
 
 function lasting(seconds) {
   if (seconds == null) return "–"
@@ -50,6 +51,9 @@ function sized(bytes) {
 
 /** Seconds from a moment of the proxy's to its answer: its clock, not this one's. */
 const since = (moment) => (moment == null ? null : Math.max(0, (Date.parse(status.at) - Date.parse(moment)) / 1000))
+
+/** Seconds from its answer to a moment that comes. */
+const until = (moment) => Math.max(0, (Date.parse(moment) - Date.parse(status.at)) / 1000)
 
 /** A heading of the README, from its anchor. */
 function heading(section) {
@@ -217,6 +221,7 @@ function render() {
   renderTroubles()
   renderLedger()
   renderFigures()
+  renderGateway()
   renderKeys()
   renderDead()
 }
@@ -376,6 +381,33 @@ function bar(svg, name, share) {
   const part = svg.lastElementChild
   part.setAttribute("width", Math.min(100, 100 * share))
   part.setAttribute("class", name === "full" && share > 0.8 ? "part high" : "part")
+}
+
+// -- the gateway ---------------------------------------------------------------------------------------------
+
+function renderGateway() {
+  const gateway = status.gateway
+  const on = Boolean(gateway?.on) // a proxy that is older has none
+  show(at("gateway"), on)
+  if (!on) return
+  const { refused, tools } = gateway
+  const allowed = tools === "all" ? "all tools" : counted(tools.length, "tool")
+  const key = gateway.api_key ? "with gateway.api_key" : "without gateway.api_key: callers bring their own"
+  put(at("gateway-summary"), `${counted(gateway.in_flight, "call")} in flight; ${allowed} allowed, ${key}.`)
+  const refusedFor = since(gateway.key_refused_at)
+  put(at("gateway-key"), refusedFor === null ? "" : `Outlit refuses gateway.api_key, for ${lasting(refusedFor)}.`)
+  each(
+    at("gateway-refused"), refused, (one) => `${one.key} ${one.feature} ${one.code}`,
+    () => make("li", {}, make("b"), make("span")),
+    (item, one) => {
+      const key = one.key === "gateway.api_key" ? one.key : `${one.key} key`
+      const plan = one.plan === null ? "" : ` of the plan ${one.plan}`
+      const answered = `${counted(one.answered, "call")} answered here since`
+      put(item.children[0], one.feature ?? one.code)
+      put(item.children[1], `${plan} is used up for ${key}: back in ${lasting(until(one.until))}, ${moment(one.until)}; ${answered} (${one.status} ${one.code})`)
+    },
+  )
+  show(at("gateway-retry"), status.as_operator && refused.length > 0)
 }
 
 // -- keys ----------------------------------------------------------------------------------------------------
@@ -611,6 +643,10 @@ at("access").addEventListener("submit", (event) => {
   put(at("said"), "")
 })
 at("forget").addEventListener("click", forget)
+at("gateway-retry").addEventListener("click", () => act(async () => {
+  const { forgotten } = await ask("gateway/retry", "POST")
+  return `${counted(forgotten, "used-up plan")} forgotten: the next calls ask Outlit.`
+}))
 at("dead-filter").addEventListener("submit", (event) => {
   event.preventDefault()
   act(() => replayed(filtered()))

@@ -6,6 +6,7 @@ from enum import StrEnum, unique
 from typing import Final, Literal
 
 from proxy.buffer import KeyFigures
+from proxy.gateway.figures import Figures
 from proxy.ledger import Unsafe
 from proxy.ops.reloads import Reloads
 from proxy.ops.trends import Trend
@@ -46,6 +47,9 @@ class Symptom(StrEnum):
     DEAD_LETTERS_GROWING = "dead_letters_growing"
     AMBIGUOUS = "ambiguous"
     QUEUES_STALLED = "queues_stalled"
+    API_KEY_REFUSED = "api_key_refused"
+    PLAN_EXHAUSTED = "plan_exhausted"
+    GATEWAY_FAILING = "gateway_failing"
     RELOAD_FAILED = "reload_failed"
     FORWARDING_UNTRUSTED = "forwarding_untrusted"
 
@@ -55,6 +59,7 @@ _FLOOD = "#when-more-comes-in-than-goes-out"
 _BUFFER = "#when-the-buffer-is-the-trouble"
 _REDIS = "#when-redis-is-the-trouble"
 _BOOKS = "#when-the-books-do-not-balance"
+_GATEWAY = "#when-the-gateway-is-the-trouble"
 
 SECTION: Final[Mapping[Symptom, str]] = {
     Symptom.UNREADY: _BUFFER,
@@ -81,6 +86,9 @@ SECTION: Final[Mapping[Symptom, str]] = {
     Symptom.DEAD_LETTERS_GROWING: "#dead-letters",
     Symptom.AMBIGUOUS: "#when-answers-are-lost",
     Symptom.QUEUES_STALLED: "#when-a-queue-stalls",
+    Symptom.API_KEY_REFUSED: _GATEWAY,
+    Symptom.PLAN_EXHAUSTED: _GATEWAY,
+    Symptom.GATEWAY_FAILING: _GATEWAY,
     Symptom.RELOAD_FAILED: "#when-a-reload-is-refused",
     Symptom.FORWARDING_UNTRUSTED: "#behind-a-reverse-proxy",
 }
@@ -109,7 +117,8 @@ class Seen:
 
     `checks`: of being ready, "ok" or what is wrong. `figures`: None where the buffer did not answer.
     `trends`: how the backlogs of keys move, where that is known.
-    `limit_per_s`: what a key may send. `unsafe`: of a Redis. `now_ms`: the time of day.
+    `limit_per_s`: what a key may send. `unsafe`: of a Redis. `gateway`: None where it is off. `now_ms`: the
+    time of day.
     """
 
     checks: Mapping[str, str]
@@ -122,3 +131,4 @@ class Seen:
     unsafe: tuple[Unsafe, ...] = ()
     reloads: Reloads = field(default_factory=Reloads)
     now_ms: int = 0
+    gateway: Figures | None = None

@@ -1,9 +1,11 @@
-"""Numbers as people say them."""
+"""Numbers and moments as people say them."""
+
+from datetime import UTC, datetime
 
 
 def events(count: int) -> str:
     """So many events."""
-    return "1 event" if count == 1 else f"{count:,} events"
+    return counted(count, "event")
 
 
 def were(count: int) -> str:
@@ -17,3 +19,13 @@ def length(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def counted(number: int, noun: str) -> str:
+    """So many of something: "1 call", "3,412 calls"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def when(ms: int) -> str:
+    """A moment for people, of Unix milliseconds: 2026-07-01 12:00 UTC."""
+    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M} UTC"

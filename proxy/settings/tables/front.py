@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from proxy.settings.addresses import ListenAddress
 from proxy.settings.kinds import (
+    ALL,
     RESTART,
     Bytes,
     Kind,
@@ -53,7 +54,7 @@ class FrontSettings(FrozenTable):
         default=(), description="public keys that may post, free of unknown_key_quota; empty: any pk_ key"
     )
     allowed_origins: Origins = Field(
-        default=("*",),
+        default=(ALL,),
         description="origins of web pages that may post; empty: none, so only clients that send no Origin",
     )
     trusted_proxies: Networks = Field(

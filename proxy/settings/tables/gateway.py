@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from proxy.settings.kinds import ApiKey, Seconds, Tools
+from proxy.settings.kinds import ALL, ApiKey, Seconds, Tools
 from proxy.settings.tables.table import MINUTE_S, FrozenTable
 
 
@@ -14,7 +14,7 @@ class GatewaySettings(FrozenTable):
         description="Outlit's secret API key, which is sent for callers that hold ops.token",
     )
     tools: Tools = Field(
-        default=("*",), description="tools that may be called, by name; another is answered 403; empty: none"
+        default=(ALL,), description="tools that may be called, by name; another is answered 403; empty: none"
     )
     timeout_s: Seconds = Field(
         default=60.0,

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from proxy.settings.addresses import ListenAddress
-from proxy.settings.kinds import RESTART, Hosts, Listen, Token
+from proxy.settings.kinds import ALL, RESTART, Hosts, Listen, Token
 from proxy.settings.tables.table import FrozenTable
 
 
@@ -20,6 +20,6 @@ class OpsSettings(FrozenTable):
         description="bearer token of administration and gateway, 8 to 512 characters; off without one",
     )
     allowed_hosts: Hosts = Field(
-        default=("*",),
+        default=(ALL,),
         description="names by which this listener may be called, without port; by another it answers 403",
     )

@@ -1,0 +1,43 @@
+"""Whether a call is still worth its place: its caller waits, and the process goes on."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+from aiohttp import web
+
+_LOOK_S: Final = 0.5
+_HEARD_OUT_S: Final = 5.0
+"""So long what was asked for somebody who has left goes on: what Outlit says of a plan is worth knowing."""
+
+T = TypeVar("T")
+
+
+class CallerLeft(Exception):
+    """Nobody waits for the answer any more."""
+
+
+class Stopped(Exception):
+    """The process ends, and cannot wait for the answer."""
+
+
+async def while_waited_for(
+    request: web.Request, work: Coroutine[Any, Any, T], is_over: Callable[[], bool]
+) -> T:
+    """What `work` returns; it is cancelled some time after its caller has left, or when all is over.
+
+    Raises CallerLeft or Stopped then.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        while not task.done():
+            await asyncio.wait((task,), timeout=_LOOK_S)
+            if request.transport is None and not task.done():
+                await asyncio.wait((task,), timeout=_HEARD_OUT_S)
+                raise CallerLeft
+            if is_over() and not task.done():
+                raise Stopped
+        return task.result()
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))

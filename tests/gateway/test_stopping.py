@@ -1,0 +1,63 @@
+"""A service that stops: calls under way have its grace, new ones are told that it stops, and none is lost."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from proxy.settings import Settings
+from tests.gateway.callers import Callers
+from tests.gateway.outlit import Behave, Outlit, Request, after, answer, hangs, running_outlit, says
+from tests.gateway.test_refusals import assert_refused
+from tests.stack import PATIENCE_S, Reply, running_stack
+
+
+@asynccontextmanager
+async def stopping(
+    folder: Path, outlit: Outlit, behave: Behave, *, grace_s: float
+) -> AsyncIterator[tuple[Callers, asyncio.Task[Reply]]]:
+    """Callers of a service that was told to stop while a tool's call, which they get, was with Outlit."""
+    found: list[Settings] = []
+    async with running_stack(folder, lambda: found[0]) as stack:
+        callers = Callers(stack, folder, found)
+        await callers.begin(url=outlit.url, timeout_s=60.0, delivery={"grace_s": grace_s})
+        outlit.begin(behave)
+        under_way = asyncio.create_task(callers.tool("outlit_schema"))
+        await outlit.until_requests(1)
+        stack.stop.set()
+        yield callers, under_way
+        async with asyncio.timeout(PATIENCE_S):
+            await stack.serving
+
+
+async def test_a_call_under_way_is_answered_and_a_new_one_is_told(tmp_path: Path) -> None:
+    go = asyncio.Event()
+    held, at_once = after(go, says(answer(b'{"tables": []}'))), says(answer())
+
+    async def behave(request: Request, writer: asyncio.StreamWriter) -> None:
+        await (held if request.target == "/api/tools/call" else at_once)(request, writer)
+
+    async with (
+        running_outlit() as outlit,
+        stopping(tmp_path, outlit, behave, grace_s=60.0) as (callers, under_way),
+    ):
+        let_in = 0
+        async with asyncio.timeout(PATIENCE_S):
+            while (reply := await callers.ask("GET", "/integrations")).status == 200:
+                let_in += 1
+        assert_refused(reply, 503, "stopping", retryable=True)
+        go.set()
+        reply = await under_way
+        assert (reply.status, reply.body) == (200, b'{"tables": []}')
+        targets = [request.target for request in outlit.requests]
+        assert targets == ["/api/tools/call"] + ["/api/integrations"] * let_in
+
+
+async def test_what_the_grace_does_not_suffice_for_is_told_so(tmp_path: Path) -> None:
+    async with (
+        running_outlit() as outlit,
+        stopping(tmp_path, outlit, hangs, grace_s=0.5) as (_, under_way),
+    ):
+        reply = await under_way
+        assert_refused(reply, 503, "stopping")
+        assert "may have been executed" in reply.json["error"]
