@@ -1,14 +1,16 @@
 """What ``outlit-proxy check`` looks at: all that a start needs, and what an operator may have overlooked.
 
 What is said of the buffer comes from the engines, by the code of the start; ``surroundings`` is the machine,
-``exposure`` what the settings let whom do, ``upstream`` the way out. Nothing is changed by a look, and
-nothing is sent that Outlit would count. A failed look is a line; none raises.
+``exposure`` what the settings let whom do, ``upstream`` the way out, ``gateway`` the Platform API's key.
+Nothing is changed by a look, and nothing is sent that Outlit would count. A failed look is a line; none
+raises.
 """
 
 from collections.abc import AsyncIterator
 
-from proxy.checklist import Checked, ok, skipped, warning
+from proxy.checklist import Checked, Grade, ok, skipped, warning
 from proxy.checks.exposure import exposure
+from proxy.checks.gateway import look_at_gateway
 from proxy.checks.surroundings import listener, open_files, parser
 from proxy.checks.upstream import look_at_upstream
 from proxy.engines import look_at_buffer
@@ -36,10 +38,13 @@ async def checks(settings: Settings, *, offline: bool) -> AsyncIterator[Checked]
     async for checked in look_at_buffer(settings, offline=offline):
         yield checked
     if offline:
-        yield skipped("upstream", f"{settings.upstream.url} is not asked (--offline)")
-        return
-    for checked in await look_at_upstream(settings.upstream.url, settings.delivery.timeout_s):
+        way_out = [skipped("upstream", f"{settings.upstream.url} is not asked (--offline)")]
+    else:
+        way_out = await look_at_upstream(settings.upstream.url, settings.delivery.timeout_s)
+    for checked in way_out:
         yield checked
+    reached = all(checked.grade is not Grade.ERROR for checked in way_out)
+    yield await look_at_gateway(settings, offline=offline, reached=reached)
 
 
 def _settings(settings: Settings) -> Checked:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from proxy.checklist import Checked, ok, warning
-from proxy.settings import Settings, is_loopback
+from proxy.settings import ALL, Settings, is_loopback
 
 _EVENTS_A_REQUEST = 100
 
@@ -11,6 +11,8 @@ _EVENTS_A_REQUEST = 100
 def exposure(settings: Settings) -> Iterator[Checked]:
     """Each of these choices."""
     yield _token(settings)
+    if settings.ops.token is not None:
+        yield from _gateway(settings)
     if not is_loopback(settings.front.listen.host):
         yield _keys(settings)
         yield _forwarding(settings)
@@ -21,10 +23,24 @@ def _token(settings: Settings) -> Checked:
     if settings.ops.token is None:
         return warning(
             "ops.token",
-            "not set, so administration is off (send, dead, keys, erase, tap): write a secret into a file,"
-            " and name that by OUTLIT_PROXY_OPS_TOKEN_FILE",
+            "not set, so administration is off (send, dead, keys, erase, tap, platform): write a secret into"
+            " a file, and name that by OUTLIT_PROXY_OPS_TOKEN_FILE",
         )
     return ok("ops.token", "set: administration is on for who has it")
+
+
+def _gateway(settings: Settings) -> Iterator[Checked]:
+    """The Platform gateway, which is on: whom it lets do nothing, or who may come by any name."""
+    if not settings.gateway.tools:
+        yield warning("gateway.tools", 'empty: no tool may be called: list some, or ["*"]')
+    listen = settings.ops.listen
+    is_for_others = settings.gateway.api_key is not None and not is_loopback(listen.host)
+    if is_for_others and ALL in settings.ops.allowed_hosts:
+        yield warning(
+            "ops.allowed_hosts",
+            f"any name will do: who reaches {listen} with ops.token reads all that gateway.api_key can, and"
+            " spends the plan: put TLS before it, and list the names by which it is called",
+        )
 
 
 def _keys(settings: Settings) -> Checked:

@@ -28,6 +28,7 @@ _NAMES = (
     "dead",
     "keys",
     "erase",
+    "platform",
     "drain",
     "bench",
     "completion",

@@ -36,7 +36,8 @@ def check(*, settings: Settings | SettingsError, offline: bool, strict: bool, in
 
     A line each for settings, listeners, disk or Redis, upstream, and what may not be meant: √ is well, ! is
     to be known, x is wrong; the line says what to do. Nothing is changed, and no event is sent: upstream gets
-    one HEAD of its address. What a proxy that runs already holds is a !.
+    one HEAD of its address, and gateway.api_key, where that is set, to say whether it is valid. What a proxy
+    that runs already holds is a !.
 
     Exits 0, with 1 where something is wrong (with --strict also for a !), with 78 where settings are.
 

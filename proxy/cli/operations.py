@@ -3,14 +3,15 @@
 import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import click
 
-from proxy.cli.client import Answer, Failed, Misused, ask, lines_of, url_of
-from proxy.cli.options import config_option
+from proxy.cli.client import Answer, Failed, Misused, Sent, ask, lines_of, sent, url_of
+from proxy.cli.options import config_option, config_with_token_option
 from proxy.settings import Settings
 
 _TIMEOUT_S = 30.0
@@ -20,6 +21,10 @@ LONG_TIMEOUT_S = 900.0
 
 _SILENCE_S = 30.0
 """A stream that brings nothing for so long is broken: the proxy gives a sign of life each 10 s."""
+
+NOT_A_HOST = "ops.allowed_hosts there does not name this host: ask by its IP address, or add the name"
+IS_OFF = "it runs without ops.token, so this is off there: set it, and reload it"
+WITHOUT_A_PATH = "write --ops-url without a path"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,11 @@ class Operations:
         url = ops_url or url_of(settings.ops.listen, "ops.listen", "--ops-url")
         return cls(url.rstrip("/"), None if token is None else token.get_secret_value())
 
+    @property
+    def correction(self) -> str:
+        """What to do where something else than operations answers there."""
+        return WITHOUT_A_PATH if urlsplit(self.url).path else "see ops.listen, --ops-url"
+
     def get(
         self,
         path: str,
@@ -56,7 +66,7 @@ class Operations:
         """One snapshot: what `GET /status` says."""
         snapshot = self.get("/status", timeout_s=timeout_s)
         if "troubles" not in snapshot:
-            raise Failed(f"{self.url}/status says something else: see ops.listen, --ops-url")
+            raise Failed(f"{self.url}/status says something else: {self.correction}")
         return snapshot
 
     def stream(self, path: str, query: Mapping[str, object]) -> Iterator[dict[str, Any]]:
@@ -65,9 +75,9 @@ class Operations:
         for line in lines_of(self._url(path, query), headers=headers, timeout_s=_SILENCE_S):
             if isinstance(line, Answer):
                 raise self._refusal(line)
-            value = _object(line)
+            value = object_of(line)
             if value is None:
-                raise Failed(f"{self.url} sends something else than samples: see ops.listen, --ops-url")
+                raise Failed(f"{self.url} sends something else than samples: {self.correction}")
             yield value
 
     def post(
@@ -85,6 +95,18 @@ class Operations:
         """The answer to a DELETE: what was undone."""
         return self._asked("DELETE", path, None, None, 200, timeout_s)
 
+    def forwarded(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, object] | None,
+        body: bytes | None,
+        timeout_s: float,
+    ) -> AbstractContextManager[Sent]:
+        """A request for Outlit, sent to the proxy; its answer is of any status and any size."""
+        headers = self._authorization() if body is None else self._headers()
+        return sent(self._url(path, query), body, method=method, headers=headers, timeout_s=timeout_s)
+
     def _asked(
         self,
         method: str,
@@ -98,10 +120,10 @@ class Operations:
             self._url(path, query),
             body,
             method=method,
-            headers={**self._authorization(), "Content-Type": "application/json"},
+            headers=self._headers(),
             timeout_s=timeout_s,
         )
-        if answer.status in (200, also) and (value := _object(answer.body)) is not None:
+        if answer.status in (200, also) and (value := object_of(answer.body)) is not None:
             return value
         raise self._refusal(answer)
 
@@ -112,19 +134,24 @@ class Operations:
     def _authorization(self) -> dict[str, str]:
         return {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
 
+    def _headers(self) -> dict[str, str]:
+        return {**self._authorization(), "Content-Type": "application/json"}
+
     def _refusal(self, answer: Answer) -> Failed:
         """Why an answer is not the one that was wanted."""
         if answer.status == 401:
             return Failed(f"{self.url} does not take this ops.token: give the one that the proxy runs with")
-        if answer.status == 403:
-            return Failed(
-                f"{self.url} runs without ops.token, so this is off there: set it, and start it again"
-            )
-        error = (_object(answer.body) or {}).get("error")
+        said = object_of(answer.body) or {}
+        error, code = said.get("error"), said.get("code")
+        if answer.status == 403 and code in (None, "gateway_off", "host_not_allowed"):
+            return Failed(f"{self.url}: {NOT_A_HOST if code == 'host_not_allowed' else IS_OFF}")
         if error is None:
-            return Failed(
-                f"{self.url} answered {answer.status}, not as operations do: see ops.listen, --ops-url"
-            )
+            return Failed(f"{self.url} answered {answer.status}, not as operations do: {self.correction}")
+        # Of no thing, but of the route; of a path below the gateway's by its code.
+        if answer.status == 404 and (error == "not found" or code == "not_found"):
+            has_path = urlsplit(self.url).path
+            why = WITHOUT_A_PATH if has_path else "that proxy is older than this command"
+            return Failed(f"{self.url} does not know this request: {why}")
         return (Misused if answer.status == 400 else Failed)(str(error))
 
 
@@ -144,7 +171,7 @@ def _with_operations(command: Callable[..., Any], *, needs_token: bool) -> Calla
         operations = Operations.of(settings, ops_url, needs_token=needs_token)
         return command(*args, operations=operations, **given)
 
-    return ops_url_option(config_option(with_operations))
+    return ops_url_option((config_with_token_option if needs_token else config_option)(with_operations))
 
 
 ops_url_option = click.option(
@@ -152,11 +179,11 @@ ops_url_option = click.option(
 )
 
 
-def _object(body: bytes) -> dict[str, Any] | None:
+def object_of(body: bytes) -> dict[str, Any] | None:
     """The JSON object that a body is, None where it is none."""
     try:
         value = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 

@@ -4,7 +4,7 @@ import functools
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -26,6 +26,14 @@ class Seconds(click.FloatRange):
 
 
 _FLAGGED = tuple(setting for setting in SETTINGS if not setting.secret)
+
+_SECRETS_OF_THE_PROXY = frozenset(
+    variable
+    for setting in SETTINGS
+    if setting.secret and setting.name != "ops.token"
+    for variable in (setting.variable, setting.secret_file_variable)
+)
+"""What whoever asks a proxy that runs has no need of; the files may be readable for the proxy alone."""
 
 
 def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -56,6 +64,11 @@ def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return _with_settings(command, (), wrong="warn")
 
 
+def config_with_token_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for a command that cannot do without ops.token: it does not run where that is wrong."""
+    return _with_settings(command, (), wrong="warn", needed=("ops.token",))
+
+
 def settings_to_ask(command: Callable[..., Any]) -> Callable[..., Any]:
     """The same with the flags of all settings."""
     return _with_settings(command, _FLAGGED, wrong="warn")
@@ -74,15 +87,18 @@ def _with_settings(
     *,
     reads_again: bool = False,
     wrong: Literal["end", "warn", "pass"] = "end",
+    needed: Collection[str] = (),
 ) -> Callable[..., Any]:
     @functools.wraps(command)
     def with_settings(*args: Any, config: Path | None, **given: Any) -> Any:
         texts = {setting.name: given.pop(_parameter(setting)) for setting in flagged}
         flags = {name: text for name, text in texts.items() if text is not None}
-        sources = (config, dict(os.environ), flags)
+        unneeded = _SECRETS_OF_THE_PROXY if wrong == "warn" else frozenset[str]()
+        environ = {name: text for name, text in os.environ.items() if name not in unneeded}
+        sources = (config, environ, flags)
         try:
             if wrong == "warn":
-                settings, lines = load_what_is_right(*sources, needed=_needed(given))
+                settings, lines = load_what_is_right(*sources, needed=[*_needed(given), *needed])
                 _say(lines)
             else:
                 settings = load(*sources)

@@ -16,7 +16,7 @@ import uuid_utils
 
 from proxy.cli.client import Failed, ask, printable, url_of
 from proxy.cli.operations import Operations, ops_url_option
-from proxy.cli.options import Seconds, config_option
+from proxy.cli.options import Seconds, config_with_token_option
 from proxy.cli.terminal import as_json, counted
 from proxy.settings import Settings
 
@@ -85,7 +85,7 @@ class Look:
 )
 @click.option("--json", "in_json", is_flag=True, help="One JSON object at the end, for a script.")
 @ops_url_option
-@config_option
+@config_with_token_option
 def send(
     *, settings: Settings, ops_url: str | None, key: str, url: str | None, timeout_s: float, in_json: bool
 ) -> None:
@@ -132,7 +132,7 @@ def _look(operations: Operations, key: str, uuid: str) -> dict[str, Any]:
     """What the proxy knows of the event now. Raises Failed."""
     known = operations.get(f"/events/{uuid}", {"key": key}, also=404)
     if "fate" not in known:  # something else that answers 404
-        raise Failed(f"{operations.url} is not where operations listen: see ops.listen, or give --ops-url")
+        raise Failed(f"{operations.url} is not where operations listen: {operations.correction}")
     return known
 
 

@@ -18,6 +18,7 @@ Snapshot = Mapping[str, Any]
 """The JSON of `/status`. What the buffer would have to tell is null where it did not answer."""
 
 _UNKNOWN = "unknown: the buffer does not answer"
+_OWN_KEY = "gateway.api_key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,9 @@ def summary(snapshot: Snapshot) -> str:
             f"to drain {lasting(snapshot['time_to_drain_s'])}",
             f"dead {ledger['dead']:,}",
         ]
+    gateway = snapshot.get("gateway")  # a proxy that is older has none
+    if gateway is not None and gateway["in_flight"]:
+        said.append(f"gateway {gateway['in_flight']} in flight")
     said += [_named(trouble) for trouble in snapshot["troubles"]]
     return printable("  ".join(said))
 
@@ -101,6 +105,8 @@ def _figures(snapshot: Snapshot) -> Iterator[tuple[str, str, Tone]]:
     yield "dead", _dead(snapshot["dead"]), "warning" if dying else "plain"
     yield "buffer", _buffer(snapshot["buffer"]), "plain"
     yield "upstream", _upstream(snapshot["upstream"]), "plain"
+    if (gateway := snapshot.get("gateway")) is not None and gateway["on"]:  # a proxy that is older has none
+        yield "gateway", *_gateway(snapshot, gateway)
     config = snapshot["config"]
     if not config["successful"]:
         yield "settings", printable(f"the last reload failed: {config['error']}"), "error"
@@ -126,6 +132,28 @@ def _upstream(upstream: Mapping[str, Any]) -> str:
     share = "" if upstream["rate_share"] == 1 else f" × {upstream['rate_share']:g}"
     limit = f"{upstream['limit_per_s']:g}{share} requests/s a key"
     return printable(f"{upstream['url']}, {limit}, {upstream['in_flight']} in flight")
+
+
+def _gateway(snapshot: Snapshot, gateway: Mapping[str, Any]) -> tuple[str, Tone]:
+    """Which tools, whose key, and calls under way, a refused key, used-up plans where there are."""
+    tools = "all tools" if gateway["tools"] == "all" else counted(len(gateway["tools"]), "tool")
+    keys = _OWN_KEY if gateway["api_key"] else "callers' own keys"
+    said = [f"on, {tools}, {keys}"]
+    if gateway["in_flight"]:
+        said.append(f"{counted(gateway['in_flight'], 'call')} in flight")
+    tone: Tone = "plain"
+    if gateway["refused"]:
+        tone = "warning"
+        first, *others = gateway["refused"]
+        what = f"{first['feature'] or first['code']} used up for another {_ahead(snapshot, first['until'])}"
+        key = _OWN_KEY if first["key"] == _OWN_KEY else f"{first['key']} key"
+        said.append(f"{what} ({key}, {first['answered']:,} answered here)")
+        if others:
+            said.append(f"{len(others)} more used up")
+    if gateway["key_refused_at"] is not None:
+        tone = "error"
+        said.append(f"Outlit refuses {_OWN_KEY}, for {_ago(snapshot, gateway['key_refused_at'])}")
+    return printable("; ".join(said)), tone
 
 
 def _books(ledger: Mapping[str, int] | None) -> str:
@@ -175,8 +203,17 @@ def _ago(snapshot: Snapshot, at: str | None) -> str:
     """How long ago that was, by the proxy's own clock."""
     if at is None:
         return "-"
-    apart = datetime.fromisoformat(snapshot["at"]) - datetime.fromisoformat(at)
-    return lasting(max(0.0, apart.total_seconds()))
+    return lasting(max(0.0, -_until_s(snapshot, at)))
+
+
+def _ahead(snapshot: Snapshot, at: str) -> str:
+    """How long it is until then, by the proxy's own clock."""
+    return lasting(max(0.0, _until_s(snapshot, at)))
+
+
+def _until_s(snapshot: Snapshot, at: str) -> float:
+    """Seconds from the snapshot to a moment, below 0 where that was before."""
+    return (datetime.fromisoformat(at) - datetime.fromisoformat(snapshot["at"])).total_seconds()
 
 
 def _share(part: float | None) -> str:

@@ -51,6 +51,14 @@ def snapshot(**changed: Any) -> dict[str, Any]:
         "keys": [key("pk_abc")],
         "keys_left_out": 0,
         "troubles": [],
+        "gateway": {
+            "on": True,
+            "api_key": True,
+            "tools": "all",
+            "in_flight": 0,
+            "key_refused_at": None,
+            "refused": [],
+        },
     }
     for name, value in changed.items():
         whole[name] = {**whole[name], **value} if isinstance(value, dict) else value
@@ -75,6 +83,21 @@ def key(name: str, **changed: Any) -> dict[str, Any]:
         "queue_waits": False,
         "ambiguous": 0,
         "books": {"accepted": 4812, "held": 96, "delivered": 4713, "dead": 2, "dropped": 1, "difference": 0},
+        **changed,
+    }
+
+
+def used_up(feature: str | None = "api_calls", **changed: Any) -> dict[str, Any]:
+    """Something that a plan has used up."""
+    return {
+        "code": "plan_api_limit_exceeded",
+        "feature": feature,
+        "plan": "growth",
+        "status": 402,
+        "key": "gateway.api_key",
+        "since": "2026-07-01T11:00:10.000Z",
+        "until": "2026-07-01T15:00:10.000Z",
+        "answered": 1_234,
         **changed,
     }
 

@@ -23,6 +23,7 @@ from click.testing import CliRunner
 
 from proxy.buffer.redis.keys import LAYOUT
 from proxy.checks import surroundings
+from proxy.checks.gateway import look_at_gateway
 from proxy.checks.upstream import look_at_upstream
 from proxy.cli import main
 from proxy.engines import StartRefused, open_engine
@@ -33,6 +34,7 @@ from tests.programs import OUTLIT_PROXY, Sandbox, free_port, running_sandbox
 from tests.redis_servers import Certificates, Deployment, RedisServer
 
 TOKEN = "t0ken-that-nobody-may-see"
+API_KEY = "ok_key-that-nobody-may-see-0123456789"
 
 
 class Found(NamedTuple):
@@ -58,7 +60,7 @@ Check = Callable[..., Found]
 def check(sandbox: Sandbox, tmp_path: Path, logs: object) -> Check:
     """Run it with a buffer's file in a new folder, free ports and the sandbox, unless told otherwise."""
 
-    def checked(*arguments: str, **settings: str) -> Found:
+    def checked(*arguments: str, **settings: str | None) -> Found:
         usual = {
             "FRONT_LISTEN": "127.0.0.1:0",
             "OPS_LISTEN": "127.0.0.1:0",
@@ -66,9 +68,10 @@ def check(sandbox: Sandbox, tmp_path: Path, logs: object) -> Check:
             "BUFFER_URL": f"sqlite:///{tmp_path}/data/buffer.db",
             "UPSTREAM_URL": sandbox.url,
         }
-        environment = {f"OUTLIT_PROXY_{name}": value for name, value in (usual | settings).items()}
+        environment = {f"OUTLIT_PROXY_{name}": value for name, value in {**usual, **settings}.items()}
         result = CliRunner().invoke(main, ["check", "--json", *arguments], env=environment)
         assert TOKEN not in result.output
+        assert API_KEY not in result.output
         assert result.stderr == ""
         said = json.loads(result.stdout)
         assert said["ok"] == (result.exit_code == 0)
@@ -108,6 +111,7 @@ def test_where_all_is_well_every_line_is_and_nothing_was_made_or_sent(
         "disk",
         "upstream",
         "clock",
+        "gateway",
     ]
     assert "no event was sent" in found.lines["upstream"][1]
     assert not list(tmp_path.iterdir())
@@ -142,7 +146,7 @@ def test_a_person_gets_a_marked_line_each_in_any_encoding(
     *lines, empty, last = ended.stdout.splitlines()
     assert (empty, last) == ("", "nothing is wrong, 1 warning")
     marks = [line[:2] for line in lines]
-    assert marks.count(well) == 9
+    assert marks.count(well) == 10
     assert marks.count("! ") == 1
     assert marks.count("- ") == 1
     assert any(f"/f{letter}r/buffer.db" in line for line in lines)
@@ -517,12 +521,24 @@ def test_an_upstream_that_cannot_be_reached_is_wrong(
 
 
 class _Answers(http.server.BaseHTTPRequestHandler):
-    """Answers as its server says, and notes what it was asked."""
+    """Answers as its server says, and notes what it was asked.
+
+    A POST gets what is `said`; where that is None its own headers back, which is no HTTP.
+    """
 
     def do_HEAD(self) -> None:
         self.server.asked.append((self.command, self.path, dict(self.headers)))  # type: ignore[attr-defined]
         self.send_response(self.server.status)  # type: ignore[attr-defined]
         self.end_headers()
+
+    def do_POST(self) -> None:
+        status, said = self.server.said  # type: ignore[attr-defined]
+        if said is None:
+            self.wfile.write(f"{self.headers}\r\n".encode())
+            return
+        self.server.status = status  # type: ignore[attr-defined]
+        self.do_HEAD()
+        self.wfile.write(said)
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -531,7 +547,7 @@ class _Answers(http.server.BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def answering(status: int, certificates: Certificates | None = None) -> Iterator[Any]:
     server: Any = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answers)
-    server.status, server.asked = status, []
+    server.status, server.asked, server.said = status, [], (status, b"")
     if certificates is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificates.certificate, certificates.key)
@@ -590,3 +606,122 @@ async def test_an_upstream_that_says_nothing_is_not_waited_for_for_ever() -> Non
         [line] = await look_at_upstream(f"http://127.0.0.1:{silent.getsockname()[1]}", 0.2)
     assert line.grade == "error"
     assert "did not answer within 0.2 s" in line.text
+
+
+# -- the gateway ---------------------------------------------------------------------------------------
+
+
+def test_a_gateway_that_is_off_is_well_and_a_key_for_nobody_is_a_warning(check: Check) -> None:
+    """Offline, too: nobody has to be asked about it."""
+    for arguments in ((), ("--offline",)):
+        off = check(*arguments, OPS_TOKEN=None)
+        assert off.of("ok")["gateway"] == "off: it needs ops.token"
+        assert set(off.of("warning")) == {"ops.token"}
+        in_vain = check(*arguments, OPS_TOKEN=None, GATEWAY_API_KEY=API_KEY)
+        assert set(in_vain.of("warning")) == {"ops.token", "gateway"}
+        assert "off, though gateway.api_key is set" in in_vain.of("warning")["gateway"]
+
+
+def test_a_gateway_that_lets_no_tool_be_called_is_a_warning(check: Check) -> None:
+    none = check("--offline", GATEWAY_TOOLS="[]")
+    assert none.of("warning")["gateway.tools"] == 'empty: no tool may be called: list some, or ["*"]'
+    for others in ({"GATEWAY_TOOLS": '["a"]'}, {}, {"GATEWAY_TOOLS": "[]", "OPS_TOKEN": None}):
+        assert "gateway.tools" not in check("--offline", **others).lines
+
+
+def test_a_key_that_other_machines_may_use_under_any_name_is_a_warning(check: Check) -> None:
+    reached = {"OPS_LISTEN": "0.0.0.0:0", "GATEWAY_API_KEY": API_KEY}
+    said = check("--offline", **reached).of("warning")["ops.allowed_hosts"]
+    assert "0.0.0.0:0" in said
+    assert "put TLS before it, and list the names" in said
+    for changed in (
+        {"OPS_LISTEN": "127.0.0.1:0"},
+        {"OPS_ALLOWED_HOSTS": "[]"},
+        {"OPS_ALLOWED_HOSTS": '["proxy.internal"]'},
+        {"OPS_TOKEN": None},
+        {"GATEWAY_API_KEY": None},
+    ):
+        assert "ops.allowed_hosts" not in check("--offline", **{**reached, **changed}).lines
+
+
+def test_a_valid_key_is_well_and_its_organization_is_named(check: Check, sandbox: Sandbox) -> None:
+    found = check("--strict", GATEWAY_API_KEY=API_KEY)
+    assert found.code == 0, found
+    assert found.of("ok")["gateway"].startswith("on; gateway.api_key is valid (organization ")
+    assert "is not set" in check().of("ok")["gateway"]
+
+
+def test_a_key_that_outlit_refuses_is_wrong(check: Check) -> None:
+    found = check(GATEWAY_API_KEY="ok_revoked-0123456789-0123456789-0123456789")
+    assert found.code == 1
+    assert "make a new key" in found.of("error")["gateway"]
+    assert "or restart where it comes as a variable" in found.of("error")["gateway"]
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "why"),
+    [
+        (503, b'{"valid": false, "error": "Service unavailable"}', "503, try again"),
+        (200, b'{"valid": false}', "is upstream.url right?"),
+        (200, b"<html>a portal that wants a login</html>", "is upstream.url right?"),
+        (200, b"[" * 100_000, "is upstream.url right?"),
+        (307, b"", "the answer was 307"),
+        (404, API_KEY.encode(), "the answer was 404"),
+        (0, None, "gave no whole answer"),
+    ],
+)
+def test_a_key_of_which_nothing_can_be_told_is_a_warning(
+    status: int, said: bytes | None, why: str, check: Check
+) -> None:
+    """Whatever comes back, the key itself included: the fixture looks for it in all that is printed."""
+    with answering(200) as server:
+        server.said = (status, said)
+        found = check(UPSTREAM_URL=f"http://127.0.0.1:{server.server_port}/below", GATEWAY_API_KEY=API_KEY)
+    assert found.code == 0, found
+    assert why in found.of("warning")["gateway"]
+    if said is not None:
+        (_, (method, path, headers)) = server.asked
+        assert (method, path) == ("POST", "/below/api/validate-api-key")
+        assert headers["Authorization"] == f"Bearer {API_KEY}"
+
+
+@pytest.mark.parametrize("organization", [API_KEY, None, ["org_1"], "a\nb"])
+def test_an_organization_of_an_odd_name_or_the_keys_own_is_not_printed(
+    organization: object, check: Check
+) -> None:
+    with answering(200) as server:
+        server.said = (200, json.dumps({"valid": True, "organizationId": organization}).encode())
+        found = check(UPSTREAM_URL=f"http://127.0.0.1:{server.server_port}", GATEWAY_API_KEY=API_KEY)
+    assert found.of("ok")["gateway"] == "on; gateway.api_key is valid"
+
+
+def test_a_key_is_not_waited_for_where_upstream_gave_no_answer_already(check: Check) -> None:
+    found = check(UPSTREAM_URL=f"http://127.0.0.1:{free_port()}", GATEWAY_API_KEY=API_KEY)
+    assert set(found.of("error")) == {"upstream"}
+    assert "upstream cannot be asked" in found.of("warning")["gateway"]
+
+
+async def test_an_upstream_that_does_not_say_whether_a_key_is_valid_is_not_waited_for_for_ever() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings = load(
+            None,
+            {
+                "OUTLIT_PROXY_OPS_TOKEN": TOKEN,
+                "OUTLIT_PROXY_GATEWAY_API_KEY": API_KEY,
+                "OUTLIT_PROXY_GATEWAY_TIMEOUT": "200ms",
+                "OUTLIT_PROXY_UPSTREAM_URL": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            },
+        )
+        line = await look_at_gateway(settings, offline=False, reached=True)
+    assert line.grade == "warning"
+    assert "did not answer within 0.2 s" in line.text
+
+
+def test_a_key_does_not_leave_in_clear_nor_offline(check: Check, sandbox: Sandbox) -> None:
+    offline = check("--offline", GATEWAY_API_KEY=API_KEY)
+    assert "(--offline)" in offline.of("skipped")["gateway"]
+    in_clear = {"UPSTREAM_URL": "http://host.invalid", "GATEWAY_API_KEY": API_KEY}
+    for arguments in ((), ("--offline",)):
+        said = check(*arguments, **in_clear).of("warning")["gateway"]
+        assert "in clear" in said
+        assert "write https://" in said

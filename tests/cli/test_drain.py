@@ -75,9 +75,9 @@ def test_a_wait_in_vain_says_what_is_left_and_why(lingering: Operator, key: str)
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (("--wait", "1"), "not known to be empty after 1 s: {url}/drain: timed out"),
-        ((), "{url}/drain: timed out"),
-        (("--undo",), "{url}/drain: timed out"),
+        (("--wait", "1"), "not known to be empty after 1 s: {url}/drain: nothing came for 1 s"),
+        ((), "{url}/drain: nothing came for 0.2 s"),
+        (("--undo",), "{url}/drain: nothing came for 0.2 s"),
     ],
 )
 def test_a_proxy_that_stands_still_is_not_waited_for_longer(

@@ -135,11 +135,12 @@ def test_bash_completes_what_an_option_may_be() -> None:
     ("command", "unneeded"),
     [
         ("healthcheck", ["aiohttp", "apsw", "redis", "rich"]),
+        ("platform", ["aiohttp", "apsw", "redis", "rich", "proxy.gateway"]),
         ("run", ["proxy.demo", "proxy.bench", "proxy.sandbox", "rich.live"]),
     ],
 )
 def test_a_command_loads_no_more_than_it_needs(command: str, unneeded: list[str]) -> None:
-    """A container's health check is run every few seconds, and what `run` loads stays in memory."""
+    """A health check is run every few seconds, an agent calls tools as often, and what `run` loads stays."""
     loaded = f"import sys; from proxy.cli import main; main.commands[{command!r}]; print(*sys.modules)"
     said = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True)
     modules = said.stdout.split()
@@ -172,7 +173,8 @@ def test_a_closed_output_is_no_error(command: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "option", ["drain --wait", "send --timeout", "demo --seconds", "bench budget --warm-up"]
+    "option",
+    ["drain --wait", "send --timeout", "platform tool --timeout", "demo --seconds", "bench budget --warm-up"],
 )
 def test_a_time_is_a_number(option: str) -> None:
     ended = run(*option.split(), "nan")

@@ -60,6 +60,42 @@ def test_where_administration_is_off_that_is_said(operator: Operator) -> None:
     assert "runs without ops.token" in result.stderr
 
 
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_an_address_that_leads_elsewhere_is_said_to(operator: Operator, command: tuple[str, ...]) -> None:
+    addresses = {
+        f"{operator.proxy.ops_url}/status": "write --ops-url without a path",
+        operator.proxy.ops_url.replace("http:", "https:"): "speaks plain HTTP: write http://",
+    }
+    for url, said in addresses.items():
+        result = operator.run(*command, "--ops-url", url)
+        assert (result.exit_code, result.stdout) == (1, ""), url
+        assert result.stderr.endswith(f"{said}\n"), result.stderr
+        assert result.stderr.count("\n") == 1
+
+
+def test_a_host_that_nobody_knows_is_said_to_be_named_wrongly(operator: Operator) -> None:
+    result = operator.run("keys", "list", "--ops-url", "http://host.invalid:9090")
+    assert result.exit_code == 1
+    assert result.stderr.endswith(": correct the host in ops.listen, --ops-url or --url\n")
+
+
+@pytest.mark.parametrize(
+    "command", [*COMMANDS, ("platform", "validate"), ("platform", "retry")], ids=" ".join
+)
+def test_a_token_that_is_wrong_is_not_said_to_be_missing_too(
+    operator: Operator, command: tuple[str, ...]
+) -> None:
+    result = operator.run(*command, OUTLIT_PROXY_OPS_TOKEN="two words")
+    assert (result.exit_code, result.stdout) == (78, "")
+    assert result.stderr.startswith("configuration: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_what_needs_no_token_is_not_kept_from_asking_by_a_wrong_one(operator: Operator) -> None:
+    result = operator.run("status", OUTLIT_PROXY_OPS_TOKEN="two words")
+    assert (result.exit_code, result.stderr.count("\n")) == (0, 1)
+
+
 def test_the_token_may_stand_in_a_file(operator: Operator, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text(OPS_TOKEN)

@@ -11,7 +11,7 @@ from proxy.cli import main
 from tests.cli.answering import answering
 from tests.cli.operator import Operator, fresh
 from tests.cli.snapshots import key as one_key
-from tests.cli.snapshots import snapshot, trouble
+from tests.cli.snapshots import snapshot, trouble, used_up
 from tests.programs import OPS_TOKEN, free_port, wait_for
 
 
@@ -43,7 +43,7 @@ def test_a_script_gets_what_the_proxy_says(operator: Operator, key: str) -> None
     assert told["ready"] is True
     assert key in [each["key"] for each in told["keys"]]
     assert told.keys() == snapshot().keys()
-    for table in ("ledger", "buffer", "upstream", "rates", "config"):
+    for table in ("ledger", "buffer", "upstream", "rates", "config", "gateway"):
         assert told[table].keys() == snapshot()[table].keys(), table
     assert told["keys"][0].keys() == one_key("pk_a").keys()
 
@@ -133,8 +133,69 @@ def test_every_figure_is_told() -> None:
         "dead      2 letters; since the start refused 2: see `dead list`",
         "buffer    SQLite, durability always, 1.23 MB of 4 GB",
         "upstream  https://app.outlit.ai, 100 × 0.5 requests/s a key, 12 in flight",
+        "gateway   on, all tools, gateway.api_key",
         "settings  reloaded 60 s ago",
     ]
+
+
+@pytest.mark.parametrize(
+    ("gateway", "line"),
+    [
+        ({}, ""),
+        ({"in_flight": 1}, "; 1 call in flight"),
+        (
+            {"in_flight": 2, "refused": [used_up()]},
+            "; 2 calls in flight; api_calls used up for another 3 h (gateway.api_key, 1,234 answered here)",
+        ),
+        (
+            {"refused": [used_up(None, key="a caller's own", answered=0), used_up(), used_up()]},
+            (
+                "; plan_api_limit_exceeded used up for another 3 h (a caller's own key, 0 answered here);"
+                " 2 more used up"
+            ),
+        ),
+        (
+            {"key_refused_at": "2026-07-01T11:58:00.000Z"},
+            "; Outlit refuses gateway.api_key, for 2 min",
+        ),
+        (
+            {"refused": [used_up("a\x1b[2J\nb", until="2026-07-01T12:00:10.000Z")]},
+            "; a\\x1b[2J\\nb used up for another 0.0 s (gateway.api_key, 1,234 answered here)",
+        ),
+    ],
+    ids=["quiet", "calls", "used up", "several", "key refused", "odd words"],
+)
+def test_the_gateway_has_a_line_where_it_is_on(gateway: dict[str, Any], line: str) -> None:
+    result = said(snapshot(gateway=gateway))
+    assert result.exit_code == 0
+    assert f"\ngateway   on, all tools, gateway.api_key{line}\n" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("gateway", "line"),
+    [
+        ({"api_key": False}, "on, all tools, callers' own keys"),
+        ({"tools": ["a"]}, "on, 1 tool, gateway.api_key"),
+        ({"tools": []}, "on, 0 tools, gateway.api_key"),
+    ],
+)
+def test_the_gateways_line_says_for_whom_and_for_how_many_tools(gateway: dict[str, Any], line: str) -> None:
+    assert f"\ngateway   {line}\n" in said(snapshot(gateway=gateway)).stdout
+
+
+@pytest.mark.parametrize(
+    "quiet",
+    [snapshot(gateway={"on": False, "in_flight": 3}), {**snapshot(), "gateway": None}],
+    ids=["off", "none"],
+)
+def test_of_a_gateway_that_is_off_nothing_is_said(quiet: dict[str, Any]) -> None:
+    assert "gateway" not in said(quiet).stdout
+
+
+def test_a_proxy_of_before_the_gateway_is_shown_as_ever() -> None:
+    older = snapshot()
+    del older["gateway"]
+    assert said(older).stdout == said(snapshot(gateway={"on": False})).stdout
 
 
 def test_a_buffer_that_does_not_answer_is_unknown_not_zero() -> None:

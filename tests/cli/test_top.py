@@ -101,6 +101,18 @@ def test_an_outage_is_seen_soon_and_so_is_its_end(operator: Operator, key: str, 
     top.soon("  held 0  ", within_s=20.0)
 
 
+def test_calls_to_the_gateway_are_in_the_line_of_a_pipe(tmp_path: Path) -> None:
+    busy = snapshot(gateway={"in_flight": 2}, troubles=[trouble("plan_exhausted", "warning")])
+    seen = itertools.chain([snapshot(), {**snapshot(), "gateway": None}], itertools.repeat(busy))
+    with (
+        answering(200, {}, lambda: json.dumps(next(seen)).encode()) as (url, _),
+        watching(tmp_path, {}, "--ops-url", url) as top,
+    ):
+        assert wait_for("three lines", lambda: len(top.lines) > 2)
+        assert "gateway" not in "".join(top.lines[:2])
+        assert top.lines[2].endswith("  dead 2  gateway 2 in flight  plan_exhausted")
+
+
 def test_a_paused_key_is_seen_soon(operator: Operator, key: str, top: Top) -> None:
     operator.post(key, fresh())
     operator.run("keys", "pause", key, "--yes")

@@ -115,8 +115,16 @@ def environment(container: Manifest) -> dict[str, str]:
 
 
 def schema_of_settings() -> dict[str, object]:
-    """What the chart's schema says of `config`: the proxy's own, as a part of another."""
+    """What the chart's schema says of `config`: the proxy's own, as a part of another.
+
+    Without the patterns of secrets: what Helm says of a pattern repeats the value. None of them may stand
+    there, which the chart says itself.
+    """
     schema = json_schema()
+    for table in schema["properties"].values():  # type: ignore[attr-defined]  # its values are object
+        for setting in table["properties"].values():
+            if setting.get("writeOnly"):
+                setting.pop("pattern", None)
     return {name: part for name, part in schema.items() if not name.startswith("$") and name != "title"}
 
 

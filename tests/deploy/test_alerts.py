@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.deploy.promql import ALERTS, OF_PROMETHEUS, ROOT, flaws, names, parsed, selectors
-from tests.docs.documents import anchors
+from tests.docs.documents import anchors, blocks
 
 FOLDER = ALERTS.parent
 GROUPS: list[dict[str, Any]] = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"]
@@ -36,6 +36,40 @@ def test_promtool_finds_nothing_wrong(command: str):
     assert done.returncode == 0, said
     assert "SUCCESS" in said
     assert "FAILED" not in said
+
+
+def test_the_rule_that_the_how_to_suggests_for_the_gateway_fires_for_the_own_key_alone(tmp_path: Path):
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    [query] = [block.text for block in blocks(text) if block.language == "promql"]
+    assert not list(flaws(query))
+    cases = {
+        'outlit_proxy_gateway_requests_total{outcome="unreachable",job="a"}': ("0+1x10", True),
+        'outlit_proxy_gateway_requests_total{outcome="answered",job="a"}': ("0+1x10", False),
+        'outlit_proxy_gateway_plan_refusals{key="own",job="a"}': ("1x10", True),
+        'outlit_proxy_gateway_plan_refusals{key="callers",job="a"}': ("1x10", False),
+        'outlit_proxy_gateway_api_key_refused{job="a"}': ("1x10", True),
+    }
+    rule = {"alert": "Gateway", "expr": query}
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "g", "rules": [rule]}]}))
+    tests = [
+        {
+            "interval": "1m",
+            "input_series": [{"series": series, "values": values}],
+            "alert_rule_test": [
+                {
+                    "eval_time": "8m",
+                    "alertname": "Gateway",
+                    "exp_alerts": [{"exp_labels": {"job": "a"}}] if fires else [],
+                }
+            ],
+        }
+        for series, (values, fires) in cases.items()
+    ]
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump({"rule_files": ["rules.yaml"], "tests": tests}))
+    done = subprocess.run(
+        ["promtool", "test", "rules", "test.yaml"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_they_are_few_and_a_rules_file_holds_nothing_else():

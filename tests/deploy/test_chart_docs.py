@@ -9,7 +9,7 @@ import helm_python
 import pytest
 import yaml
 
-from tests.deploy.helm_chart import CHART, LEAST, ROOT, STATEFULSET, objects, rendered
+from tests.deploy.helm_chart import CHART, LEAST, ROOT, STATEFULSET, objects, pod_template
 
 HOW_TO = (CHART / "README.md").read_text(encoding="utf-8")
 PAGES = {"README.md": (ROOT / "README.md").read_text(encoding="utf-8"), "deploy/chart/README.md": HOW_TO}
@@ -99,13 +99,21 @@ def test_the_claim_that_a_command_names_is_that_of_the_first_pod():
 
 def test_each_secret_that_is_made_has_the_key_that_is_looked_for():
     created = {
-        arguments[3]: arguments[4].removeprefix("--from-literal=").partition("=")[0]
+        arguments[3]: arguments[4].split("=")[1]  # --from-literal=KEY=…
         for arguments in commands("kubectl")
         if arguments[:3] == ["create", "secret", "generic"]
     }
-    text = rendered(FILES["my-values.yaml"], name="outlit-proxy")["deployment.yaml"]
-    looked_for = dict(re.findall(r"items:\n\s+- key: (\S+)\n\s+path: \S+\n\s+name: (\S+)", text))
-    assert {name: key for key, name in looked_for.items()} == created
+    values = merged(FILES["my-values.yaml"], FILES["my-gateway.yaml"])
+    volumes = pod_template(objects(values, name="outlit-proxy"))["spec"]["volumes"]
+    looked_for = [
+        source["secret"] for each in volumes for source in each.get("projected", {}).get("sources", ())
+    ]
+    looked_for += [each["secret"] for each in volumes if "secret" in each]
+    assert {
+        secret.get("name") or secret["secretName"]: item["key"]
+        for secret in looked_for
+        for item in secret["items"]
+    } == created
 
 
 def test_each_value_that_is_written_of_exists():

@@ -44,7 +44,15 @@ TRUSTED = {"config": {"front": {"trusted_proxies": ["10.0.0.0/8"]}}}
             {**STATEFULSET, "persistence": {"enabled": False}, "config": {"delivery": {"on_exit": "drain"}}},
             "! persistence.enabled is false: what a pod holds is gone with it.",
         ),
+        (
+            {**LEAST, **TOKEN, "gatewayApiKey": {"existingSecret": "api"}},
+            "exec deployment/web-outlit-proxy -- outlit-proxy platform validate",
+        ),
         ({**LEAST, "opsToken": {"value": "12345678"}}, "it in opsToken.existingSecret."),
+        (
+            {**LEAST, "opsToken": {"value": "12345678"}, "gatewayApiKey": {"value": "ok_12345678"}},
+            "it in gatewayApiKey.existingSecret, opsToken.existingSecret.",
+        ),
         ({"redis": {"url": "redis://r", "password": "p"}}, "it in redis.existingSecret."),
         (LEAST, "Metrics are at web-outlit-proxy-ops:9090/metrics"),
         (LEAST, "(If its pods stay in ImagePullBackOff: no node has the image outlit-proxy:"),
@@ -57,6 +65,10 @@ def test_the_notes_say(values, said):
 def test_an_image_of_a_registry_is_taken_to_be_there():
     for image in ({"registry": "registry.example.com"}, {"repository": "registry.example.com/outlit-proxy"}):
         assert "ImagePullBackOff" not in notes({**LEAST, "image": image})
+
+
+def test_the_notes_have_no_command_for_a_gateway_without_a_key():
+    assert "outlit-proxy platform" not in notes({**LEAST, **TOKEN})
 
 
 def test_the_notes_warn_of_nothing_where_nothing_is_wrong():

@@ -10,6 +10,7 @@ from tests.deploy.helm_chart import CI, LEAST, STATEFULSET, objects, one, pod_te
 SECRETS = {
     "redis": {"url": "redis://outlit-proxy@redis.example", "password": "Redis-Secret-9"},
     "opsToken": {"value": "Ops-Secret-9"},
+    "gatewayApiKey": {"value": "ok_Api-Secret-9"},
 }
 
 
@@ -24,9 +25,10 @@ def test_pods_are_replaced_when_their_settings_or_secrets_change_and_else_not():
     assert checksums({**SECRETS, "commonLabels": {"more": "label"}, "replicaCount": 4}) == before
     settings = checksums({**SECRETS, "config": {"log": {"level": "debug"}}})
     assert settings["checksum/config"] != before["checksum/config"]
-    token = checksums({**SECRETS, "opsToken": {"value": "Another-Secret"}})
-    assert token["checksum/secrets"] != before["checksum/secrets"]
-    assert token["checksum/config"] == before["checksum/config"]
+    for name, value in (("opsToken", "Another-Secret"), ("gatewayApiKey", "ok_Another-Secret")):
+        secret = checksums({**SECRETS, name: {"value": value}})
+        assert secret["checksum/secrets"] != before["checksum/secrets"]
+        assert secret["checksum/config"] == before["checksum/config"]
 
 
 @pytest.mark.parametrize(

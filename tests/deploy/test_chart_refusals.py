@@ -10,6 +10,8 @@ from helm_python import HelmError
 from proxy.settings import SETTINGS
 from tests.deploy.helm_chart import LEAST, STATEFULSET, objects, rendered
 
+TOKEN = {"opsToken": {"existingSecret": "ops"}}
+
 
 def refused(values: Mapping[str, Any], name: str = "web") -> str:
     with pytest.raises(HelmError) as error:
@@ -34,7 +36,6 @@ def refused(values: Mapping[str, Any], name: str = "web") -> str:
         ({"service": {"port": 70000}}, "at '/service/port': maximum"),
         ({"image": {"digest": "sha256:12"}}, "at '/image/digest'"),
         ({"persistence": {"size": "ten"}}, "at '/persistence/size'"),
-        ({"opsToken": {"value": "short"}}, "at '/opsToken/value'"),
         ({"tests": {"publicKey": "ok_secret"}}, "at '/tests/publicKey'"),
         ({"ingress": {"hosts": ["t.example.com"]}}, "at '/ingress/hosts/0': got string, want object"),
         ({"ingress": {"hosts": [{"name": "t"}]}}, "at '/ingress/hosts/0': missing property 'host'"),
@@ -98,9 +99,29 @@ def test_a_value_that_cannot_be_is_refused_by_its_name(values, said):
             {**LEAST, "opsToken": {"value": "12345678", "existingSecret": "s"}},
             "opsToken.value: is set together with opsToken.existingSecret",
         ),
+        (
+            {**LEAST, **TOKEN, "gatewayApiKey": {"value": "ok_12345678", "existingSecret": "s"}},
+            "gatewayApiKey.value: is set together with gatewayApiKey.existingSecret",
+        ),
+        (
+            {**LEAST, "gatewayApiKey": {"existingSecret": "s"}},
+            "gatewayApiKey: is sent for callers that hold the token of operations, and there is none",
+        ),
+        (
+            {**LEAST, "config": {"ops": {"allowed_hosts": ["proxy.example.com"]}}},
+            "config.ops.allowed_hosts: the test of this release asks web-outlit-proxy-ops, and would be",
+        ),
+        (
+            {**STATEFULSET, "config": {"ops": {"allowed_hosts": []}}},
+            "the test of this release asks web-outlit-proxy-0.web-outlit-proxy-pods, and would be refused",
+        ),
         ({**LEAST, "config": {"front": {"listen": ":80"}}}, "config.front.listen: the chart sets it"),
         ({**LEAST, "config": {"ops": {"listen": ":80"}}}, "config.ops.listen: the chart sets it"),
         ({**LEAST, "config": {"ops": {"token": "12345678"}}}, "config.ops.token: a ConfigMap is no place"),
+        (
+            {**LEAST, "config": {"gateway": {"api_key": "ok_12345678"}}},
+            "config.gateway.api_key: a ConfigMap is no place",
+        ),
         ({**LEAST, "config": {"buffer": {"url": "redis://r"}}}, "config.buffer.url: the chart sets it"),
         (
             {**LEAST, "config": {"buffer": {"password": "p"}}},
@@ -190,6 +211,58 @@ def test_a_variable_that_would_go_past_the_chart_is_refused(setting, said):
     assert re.search(rf"^extraEnv: .*{variable} .*{re.escape(said)}", whole, re.MULTILINE)
 
 
+SECRET = "a-secret-that-nobody-may-see"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"opsToken": {"value": f"ok_{SECRET}"}}, "opsToken.value: begins with ok_"),
+        ({"opsToken": {"value": f"{SECRET} "}}, "opsToken.value: is no token"),
+        ({"gatewayApiKey": {"value": SECRET}}, "gatewayApiKey.value: is no secret API key of Outlit"),
+        ({"gatewayApiKey": {"value": f"ok_{SECRET} "}}, "gatewayApiKey.value: is no secret API key"),
+        ({"config": {"ops": {"token": f"{SECRET} "}}}, "config.ops.token: a ConfigMap is no place"),
+        ({"config": {"gateway": {"api_key": SECRET}}}, "config.gateway.api_key: a ConfigMap is no place"),
+    ],
+)
+def test_a_secret_that_is_refused_is_not_repeated(values, said):
+    whole = refused({**LEAST, **values})
+    assert said in whole
+    assert SECRET not in whole
+
+
+def test_every_secret_of_the_proxy_is_refused_where_all_could_read_it():
+    for setting in SETTINGS:
+        if setting.secret:
+            plain = [{"name": setting.variable, "value": SECRET}]
+            whole = refused({**LEAST, "extraEnv": plain, "config": {setting.table: {setting.key: SECRET}}})
+            assert f"extraEnv: {setting.variable} holds a secret, which everybody who may look at" in whole
+            assert f"config.{setting.name}: a ConfigMap is no place for a secret" in whole
+            assert SECRET not in whole
+
+
+@pytest.mark.parametrize(
+    ("values", "variable", "value"),
+    [
+        (TOKEN, "OUTLIT_PROXY_OPS_TOKEN", "opsToken"),
+        ({"opsToken": {"value": SECRET}}, "OUTLIT_PROXY_OPS_TOKEN", "opsToken"),
+        (
+            {**TOKEN, "gatewayApiKey": {"existingSecret": "api"}},
+            "OUTLIT_PROXY_GATEWAY_API_KEY",
+            "gatewayApiKey",
+        ),
+        ({"redis": {"url": "redis://r", "existingSecret": "r"}}, "OUTLIT_PROXY_BUFFER_PASSWORD", "redis"),
+    ],
+)
+def test_a_secret_that_the_chart_sets_does_not_come_as_a_variable_too(values, variable, value):
+    """One from a Secret would override it; with one that names a file the proxy would not start."""
+    reference = {"valueFrom": {"secretKeyRef": {"name": "t", "key": "t"}}}
+    for given in ({"name": variable, **reference}, {"name": f"{variable}_FILE", "value": "/mine"}):
+        whole = refused({**LEAST, **values, "extraEnv": [given]})
+        assert f"extraEnv: {given['name']} is given by {value} already: leave one of them out" in whole
+        assert SECRET not in whole
+
+
 def test_a_settings_file_of_ones_own_does_not_go_past_the_chart():
     given = {**LEAST, "extraEnv": [{"name": "OUTLIT_PROXY_CONFIG", "value": "/etc/mine.toml"}]}
     assert "extraEnv: OUTLIT_PROXY_CONFIG is for the chart to set: write the settings into config" in refused(
@@ -237,6 +310,18 @@ def test_all_that_is_wrong_is_said_at_once():
         {**LEAST, "extraEnv": [{"name": "OUTLIT_PROXY_LOG_LEVEL", "value": "debug"}]},
         {**LEAST, "service": {"type": "NodePort", "nodePort": 30080}},
         {**LEAST, "service": {"type": "LoadBalancer", "nodePort": 30080, "loadBalancerClass": "internal"}},
+        {**LEAST, **TOKEN, "gatewayApiKey": {"value": "ok_12345678"}},
+        {
+            **LEAST,
+            "gatewayApiKey": {"existingSecret": "api"},
+            "extraEnv": [
+                {"name": "OUTLIT_PROXY_OPS_TOKEN", "valueFrom": {"secretKeyRef": {"name": "t", "key": "t"}}}
+            ],
+        },
+        {**LEAST, "gatewayApiKey": {"existingSecret": "api"}, "extraEnvFrom": [{"secretRef": {"name": "t"}}]},
+        {**LEAST, "config": {"ops": {"allowed_hosts": ["web-outlit-proxy-ops"]}}},
+        {**LEAST, "config": {"ops": {"allowed_hosts": ["*"]}}},
+        {**LEAST, "config": {"ops": {"allowed_hosts": []}}, "tests": {"enabled": False}},
         {"redis": {"url": "unix:///run/redis/redis.sock"}},
         {"redis": {"url": "redis://[fd00::1]:6379"}},
     ],

@@ -34,18 +34,25 @@ def variables(container: Manifest, moved: dict[str, str]) -> dict[str, str]:
     return given
 
 
-def test_it_starts_is_probed_and_delivers_what_its_test_sends(tmp_path: Path, sandbox: Sandbox) -> None:
+def test_it_starts_is_probed_delivers_what_its_test_sends_and_has_its_api_key(
+    tmp_path: Path, sandbox: Sandbox
+) -> None:
     values = {
         "mode": "statefulset",
         "config": {"upstream": {"url": sandbox.url}, "delivery": {"linger": "0s", "on_exit": "drain"}},
         "opsToken": {"existingSecret": "ops"},
+        "gatewayApiKey": {"existingSecret": "api"},
         "tests": {"publicKey": "pk_chart"},
     }
     manifests = objects(values)
-    for path in ("etc/outlit-proxy", "run/secrets/outlit-proxy", "data"):
+    for path in (
+        *("etc/outlit-proxy", "run/secrets/outlit-proxy", "run/secrets/outlit-proxy-gateway"),
+        "data",
+    ):
         (tmp_path / path).mkdir(parents=True)
     (tmp_path / "etc/outlit-proxy/outlit-proxy.toml").write_text(settings_file(manifests))
     (tmp_path / "run/secrets/outlit-proxy/ops-token").write_text("a-token-of-the-secret\n")
+    (tmp_path / "run/secrets/outlit-proxy-gateway/api-key").write_text("ok_of-the-other-secret\n")
     front, ops = free_port(), free_port()
     moved = {
         "0.0.0.0:8080": f"127.0.0.1:{front}",
@@ -77,6 +84,11 @@ def test_it_starts_is_probed_and_delivers_what_its_test_sends(tmp_path: Path, sa
         assert "delivered" in sent.stdout
         assert [taken.key for taken in sandbox.taken()] == ["pk_chart"]
         assert (tmp_path / "data/outlit-proxy.db").exists()
+
+        # `kubectl exec … -- outlit-proxy platform validate`: Outlit is asked with the key of the Secret.
+        asked = Program("validate", ["platform", "validate"], tmp_path, variables(container, moved))
+        asked.start()
+        assert asked.wait_until_ended() == 0, asked.log
         assert program.stop() == 0, program.log
     finally:
         program.kill()

@@ -81,16 +81,24 @@ def test_a_secret_stands_in_its_secret_and_nowhere_else():
     values = {
         "redis": {"url": "redis://outlit-proxy@redis.example", "password": "Redis-Secret-9"},
         "opsToken": {"value": "Ops-Secret-9"},
+        "gatewayApiKey": {"value": "ok_Api-Secret-9"},
         "tests": {"publicKey": "pk_test"},
         "dashboard": {"enabled": True},
     }
     files = rendered(values)
     data = yaml.safe_load(files["secret.yaml"])["data"]
     kept = {key: base64.b64decode(value, validate=True) for key, value in data.items()}
-    assert kept == {"ops-token": b"Ops-Secret-9", "redis-password": b"Redis-Secret-9"}
+    assert kept == {
+        "ops-token": b"Ops-Secret-9",
+        "gateway-api-key": b"ok_Api-Secret-9",
+        "redis-password": b"Redis-Secret-9",
+    }
     for path, text in files.items():
         if path != "secret.yaml":
-            for secret in ("Redis-Secret-9", "Ops-Secret-9", "UmVkaXMtU2Vj", "T3BzLVNlY3"):
+            for secret in (
+                *("Redis-Secret-9", "Ops-Secret-9", "Api-Secret-9"),
+                *("UmVkaXMtU2Vj", "T3BzLVNlY3", "b2tfQXBpLVNl"),
+            ):
                 assert secret not in text, path
 
 
@@ -114,6 +122,44 @@ def test_secrets_of_ones_own_are_mounted_as_files_and_none_is_made():
     given = environment(pod["containers"][0])
     assert given["OUTLIT_PROXY_OPS_TOKEN_FILE"] == f"{mounted}/ops-token"
     assert given["OUTLIT_PROXY_BUFFER_PASSWORD_FILE"] == f"{mounted}/redis-password"
+
+
+@pytest.mark.parametrize(
+    ("given", "secret", "key"),
+    [
+        ({"existingSecret": "outlit", "existingSecretKey": "key"}, "outlit", "key"),
+        ({"value": "ok_Api-Secret-9"}, "web-outlit-proxy-secrets", "gateway-api-key"),
+    ],
+)
+def test_the_api_key_is_a_file_of_the_proxys_and_of_no_other_pod(given, secret, key):
+    """The pod of the test has the token, for it follows an event; with Outlit's key it has nothing to do."""
+    values = {
+        **LEAST,
+        "opsToken": {"existingSecret": "ops"},
+        "gatewayApiKey": given,
+        "tests": {"publicKey": "pk_test"},
+    }
+    manifests = objects(values)
+    pod = pod_template(manifests)["spec"]
+    (volume,) = [each["secret"] for each in pod["volumes"] if each["name"] == "gateway"]
+    assert volume == {
+        "secretName": secret,
+        "defaultMode": 0o440,
+        "items": [{"key": key, "path": "api-key"}],
+    }
+    container = proxy_of(manifests)
+    (mount,) = [each for each in container["volumeMounts"] if each["name"] == "gateway"]
+    assert mount["readOnly"] is True
+    assert environment(container)["OUTLIT_PROXY_GATEWAY_API_KEY_FILE"] == f"{mount['mountPath']}/api-key"
+    test_pod = json.dumps(one(manifests, "Pod", "-test"))
+    assert "/run/secrets/outlit-proxy/ops-token" in test_pod
+    assert "gateway" not in test_pod
+
+
+def test_without_an_api_key_nothing_of_it_is_mounted():
+    assert "gateway" not in json.dumps(
+        pod_template(objects({**LEAST, "opsToken": {"existingSecret": "ops"}}))
+    )
 
 
 def test_a_whole_url_comes_from_its_secret():

@@ -32,6 +32,8 @@ def settings_of(manifests: list[Manifest], container: Manifest, folder: Path) ->
     file.write_text(settings_file(manifests))
     secret = folder / "secret"
     secret.write_text("made-up-secret")
+    api_key = folder / "api-key"
+    api_key.write_text("ok_made-up-secret")
     image = re.findall(r"(OUTLIT_PROXY_\w+)=(\S+)", (ROOT / "Dockerfile").read_text())
     given = {**dict(image), **environment(container)}
     for entry in container.get("env", ()):
@@ -39,7 +41,7 @@ def settings_of(manifests: list[Manifest], container: Manifest, folder: Path) ->
             given[entry["name"]] = "redis://user:secret@redis.example"
     for name in given:
         if name.endswith("_FILE"):
-            given[name] = str(secret)
+            given[name] = str(api_key if name == "OUTLIT_PROXY_GATEWAY_API_KEY_FILE" else secret)
     if "OUTLIT_PROXY_CONFIG" in given:
         given["OUTLIT_PROXY_CONFIG"] = str(file)
     given.pop("TZ", None)
@@ -61,6 +63,7 @@ def test_each_setting_arrives_as_it_was_written(tmp_path):
         "front.listen": "[::]:8080",
         "ops.listen": "[::]:9090",
         "ops.token": "***",
+        "ops.allowed_hosts": ["outlit-proxy-ops", "outlit-proxy-ops.web.svc"],
         "front.max_body": "2MB",
         "front.max_events": 1_000,
         "front.unknown_key_quota": {"queues": 50, "keys": 5},
@@ -72,6 +75,9 @@ def test_each_setting_arrives_as_it_was_written(tmp_path):
         "buffer.max_bytes_per_key": "1GB",
         "delivery.rate_share": 0.25,
         "delivery.grace": "40s",
+        "gateway.api_key": "***",
+        "gateway.tools": ["outlit_list_customers"],
+        "gateway.timeout": "90s",
         "metrics.max_key_labels": 0,
         "log.level": "warning",
     }

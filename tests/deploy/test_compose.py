@@ -14,7 +14,7 @@ from proxy.settings import Settings, load
 from tests.programs import OPS_TOKEN, Program, Proxy, Sandbox, free_port, running_sandbox, wait_for
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "compose"
-FILE = FOLDER / "compose.yaml"
+FILE, WITH_GATEWAY = FOLDER / "compose.yaml", FOLDER / "gateway.yaml"
 VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
 SECONDS = {"s": 1, "m": 60}
 
@@ -32,6 +32,7 @@ def _with_defaults(value: Any) -> Any:
 
 
 COMPOSE: dict[str, Any] = _with_defaults(yaml.safe_load(FILE.read_text(encoding="utf-8")))
+GATEWAY: dict[str, Any] = _with_defaults(yaml.safe_load(WITH_GATEWAY.read_text(encoding="utf-8")))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 PROXY, REDIS, PROMETHEUS = (SERVICES[name] for name in ("outlit-proxy", "redis", "prometheus"))
 
@@ -44,13 +45,14 @@ def settings(tmp_path: Path) -> Settings:
     return load(environ={**PROXY["environment"], "OUTLIT_PROXY_OPS_TOKEN_FILE": str(token)})
 
 
-def test_it_is_what_compose_understands():
+@pytest.mark.parametrize("file", [FILE, WITH_GATEWAY], ids=lambda file: file.stem)
+def test_it_is_what_compose_understands(file: Path):
     checked = subprocess.run(
         [
             Path(sys.executable).with_name("check-jsonschema"),
             "--builtin-schema",
             "vendor.compose-spec",
-            FILE,
+            file,
         ],
         check=False,
         capture_output=True,
@@ -60,7 +62,9 @@ def test_it_is_what_compose_understands():
 
 
 def test_all_that_can_be_changed_stands_in_the_example_with_its_default():
-    used = dict(VARIABLE.findall(FILE.read_text(encoding="utf-8")))
+    used = {"COMPOSE_FILE": FILE.name}
+    for file in (FILE, WITH_GATEWAY):
+        used |= VARIABLE.findall(file.read_text(encoding="utf-8"))
     shown = dict(re.findall(r"^#(\w+)=(.*)$", (FOLDER / ".env.example").read_text(), re.MULTILINE))
     assert shown == used
 
@@ -89,6 +93,32 @@ def test_what_it_mounts_and_waits_for_exists():
         assert set(service.get("depends_on", ())) <= SERVICES.keys()
         assert all(name in COMPOSE["secrets"] for name in service.get("secrets", ()))
     assert PROXY["environment"]["OUTLIT_PROXY_OPS_TOKEN_FILE"] == "/run/secrets/ops_token"
+
+
+def test_the_gateways_file_adds_an_api_key_in_a_secret_and_the_readme_says_how(tmp_path: Path):
+    [(name, added)] = GATEWAY["services"].items()
+    assert SERVICES[name] is PROXY
+    assert not added["environment"].keys() & PROXY["environment"].keys()
+    [secret] = added["secrets"]
+    variable = "OUTLIT_PROXY_GATEWAY_API_KEY_FILE"
+    assert added["environment"][variable] == f"/run/secrets/{secret}"
+    readme = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert f" {GATEWAY['secrets'][secret]['file'].removeprefix('./')} " in readme
+    [adds] = re.findall(r"^grep .* \.env \|\| echo .* >> \.env$", readme, re.MULTILINE)
+    both, of_before = f"COMPOSE_FILE={FILE.name}:{WITH_GATEWAY.name}\n", "COMPOSE_FILE=mine.yaml\n"
+    example = (FOLDER / ".env.example").read_text(encoding="utf-8")
+    for before, after in {example: example + both, "": both, of_before: of_before}.items():
+        (tmp_path / ".env").write_text(before)
+        subprocess.run(["sh", "-c", adds], cwd=tmp_path, check=True)
+        assert (tmp_path / ".env").read_text() == after
+
+    key, token = tmp_path / "key", tmp_path / "token"
+    key.write_text("ok_an-api-key-of-a-test\n")
+    token.write_text(OPS_TOKEN)
+    files = {variable: str(key), "OUTLIT_PROXY_OPS_TOKEN_FILE": str(token)}
+    gateway = load(environ={**PROXY["environment"], **added["environment"], **files}).gateway
+    assert gateway.api_key is not None
+    assert gateway.tools == ("*",)
 
 
 def test_nothing_listens_on_the_network_unless_asked_to():
@@ -180,11 +210,14 @@ def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
 def test_the_programs_run_as_it_starts_them_and_nothing_of_redis_is_unsafe(
     tmp_path: Path, redis_socket: Path, sandbox: Sandbox
 ):
-    token = tmp_path / "ops_token"
+    token, api_key = tmp_path / "ops_token", tmp_path / "gateway_api_key"
     token.write_text(OPS_TOKEN)
+    api_key.write_text("ok_an-api-key-of-a-test\n")
     front, ops = free_port(), free_port()
     environment = {
         **PROXY["environment"],
+        **GATEWAY["services"]["outlit-proxy"]["environment"],
+        "OUTLIT_PROXY_GATEWAY_API_KEY_FILE": str(api_key),
         "OUTLIT_PROXY_FRONT_LISTEN": f"127.0.0.1:{front}",
         "OUTLIT_PROXY_OPS_LISTEN": f"127.0.0.1:{ops}",
         "OUTLIT_PROXY_OPS_TOKEN_FILE": str(token),
@@ -199,6 +232,7 @@ def test_the_programs_run_as_it_starts_them_and_nothing_of_redis_is_unsafe(
         for name, arguments in [
             ("healthcheck", PROXY["healthcheck"]["test"][2:]),
             ("send", ["send", "--key", "pk_abc"]),
+            ("validate", ["platform", "validate"]),
         ]:
             command = Program(name, arguments, tmp_path, environment)
             command.start()

@@ -47,11 +47,11 @@ class Scene:
         visitor = f"0190a1b2-c3d4-7e5f-8a6b-{self.events:012d}"
         self.post(client(event(kind, self.events), visitorId=visitor), headers, key=key)
 
-    def operate(self, path: str) -> dict[str, Any]:
-        status, body = http(
-            f"{self.proxy.ops_url}{path}", {}, {"Authorization": f"Bearer {OPS_TOKEN}"}, method="POST"
+    def operate(self, path: str, body: Any = None, *, status: int = 200) -> dict[str, Any]:
+        answered, body = http(
+            f"{self.proxy.ops_url}{path}", body or {}, {"Authorization": f"Bearer {OPS_TOKEN}"}, method="POST"
         )
-        assert status == 200, body
+        assert answered == status, body
         answer: dict[str, Any] = json.loads(body)
         return answer
 
@@ -76,6 +76,8 @@ def _lead_a_life(scene: Scene) -> None:
         scene.post({"events": []}, status=400)
         scene.post(client(event("made_up", 50 + round_, extra=1), userIdentity={"email": "no address"}))
         scene.visit(headers={"X-Forwarded-For": "192.0.2.1"})
+        scene.operate("/platform/api/tools/call", {"tool": "outlit_list_customers", "input": {}})
+        scene.operate("/platform/api/tools/call", {"no": "tool"}, status=400)
         # A rate needs two scrapes between which something happened.
         prometheus.wait_until(f"outlit_proxy_events_accepted_total >= {100 * round_ + scene.events}")
     prometheus.wait_until('outlit_proxy_ledger_events{outcome="dead"} == 1')
@@ -103,7 +105,12 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("prometheus")
     with (
         running_sandbox(folder) as sandbox,
-        running_proxy(folder, sandbox, OUTLIT_PROXY_DELIVERY_LINGER="100ms") as proxy,
+        running_proxy(
+            folder,
+            sandbox,
+            OUTLIT_PROXY_DELIVERY_LINGER="100ms",
+            OUTLIT_PROXY_GATEWAY_API_KEY="ok_of-the-tests-of-prometheus-0123456789",
+        ) as proxy,
         running_prometheus(folder, [proxy.ops_url]) as prometheus,
     ):
         prometheus.wait_until("up == 1")  # counters are seen at 0 first

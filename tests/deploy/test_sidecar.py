@@ -54,7 +54,13 @@ Example = tuple[str, list[dict[str, Any]]]
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_kubernetes_takes_what_is_rendered(version: str, tmp_path: Path):
-    resources = [resource for name in EXAMPLES for resource in rendered(FOLDER / name)]
+    shutil.copytree(FOLDER, tmp_path / "sidecar")
+    own = tmp_path / "sidecar" / "own"
+    own.mkdir()
+    with_key = {"resources": ["../example"], "components": ["../gateway"]}
+    (own / "kustomization.yaml").write_text(yaml.safe_dump(with_key))
+    folders = [*(FOLDER / name for name in EXAMPLES), own]
+    resources = [resource for folder in folders for resource in rendered(folder)]
     file = tmp_path / "rendered.yaml"
     file.write_text(yaml.safe_dump_all(resources))
     validator = Path(sys.executable).with_name("kubernetes-validate")
@@ -204,6 +210,40 @@ def test_its_patch_gives_an_app_with_a_long_end_back_its_time(tmp_path: Path):
         (folder / "kustomization.yaml").write_text(base + patches)
         seconds.append(pod_of(workload_of(rendered(folder)))["terminationGracePeriodSeconds"])
     assert seconds == [APPS_TIME_S + 25 + SPARE_S, 300 + 25 + SPARE_S]
+
+
+def test_an_app_is_told_where_the_gateway_is_and_what_opens_it(example: Example):
+    settings = load(environ=environment_of(example[1]))
+    told = README.partition("```yaml\n# your container\n")[2].partition("```")[0]
+    url, token = yaml.safe_load(told)["env"]
+    assert url["value"] == f"http://127.0.0.1:{settings.ops.listen.port}"
+    given = {entry["name"]: entry for entry in sidecar_of(workload_of(example[1]))["env"]}
+    assert token["valueFrom"] == given["OUTLIT_PROXY_OPS_TOKEN"]["valueFrom"]
+    assert settings.gateway.api_key is None, "most apps have no use for one"
+
+
+@pytest.mark.parametrize("kind", ["drain", "volume"])
+def test_a_component_more_gives_the_sidecar_an_api_key_in_a_file(kind: str, tmp_path: Path):
+    shutil.copytree(FOLDER, tmp_path / "deploy" / "sidecar")
+    example = {"drain": "example/deployment.yaml", "volume": "example-volume/statefulset.yaml"}[kind]
+    shutil.copy(FOLDER / example, tmp_path / "workload.yaml")
+    written = README.partition("```yaml\n# kustomization.yaml, with an API key\n")[2].partition("```")[0]
+    written = written.replace("deploy/sidecar/drain", f"deploy/sidecar/{kind}")
+    (tmp_path / "kustomization.yaml").write_text(f"resources: [workload.yaml]\n{written}")
+    workload = workload_of(rendered(tmp_path))
+    sidecar = sidecar_of(workload)
+    [file] = [each["value"] for each in sidecar["env"] if each["name"] == "OUTLIT_PROXY_GATEWAY_API_KEY_FILE"]
+    [mount] = [each for each in sidecar["volumeMounts"] if file.startswith(f"{each['mountPath']}/")]
+    assert mount["readOnly"] is True
+    [secret] = [each["secret"] for each in pod_of(workload)["volumes"] if each["name"] == mount["name"]]
+    [item] = secret["items"]
+    assert file == f"{mount['mountPath']}/{item['path']}"
+    [made] = re.findall(
+        r"^kubectl create secret generic (\S+-gateway) --from-file=(\S+)=", README, re.MULTILINE
+    )
+    assert made == (secret["secretName"], item["key"])
+    (app,) = pod_of(workload)["containers"]
+    assert mount["name"] not in {each["name"] for each in app.get("volumeMounts", ())}
 
 
 def test_its_commands_name_what_there_is():

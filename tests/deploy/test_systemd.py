@@ -107,12 +107,27 @@ def test_the_operators_commands_are_told_of_the_files_of_the_unit():
     }
 
 
+def test_the_api_key_is_a_credential_of_a_file_beside_that_of_the_token(tmp_path: Path):
+    readme = (UNIT.parent / "README.md").read_text(encoding="utf-8").partition("**The Platform API.**")[2]
+    credential, _, source = re.findall(r"^LoadCredential=(.*)$", readme, re.MULTILINE)[0].partition(":")
+    variable, _, file = re.findall(r"^Environment=(.*)$", readme, re.MULTILINE)[0].partition("=")
+    assert file == f"/run/credentials/{UNIT.name}/{credential}"
+    assert f"cat > {source})" in readme
+    assert Path(source).parent == Path(SAID["LoadCredential"][0].partition(":")[2]).parent
+
+    dropped = SAID["ExecReload"][0].split()
+    assert variable in dropped, "a reload would fail: what it runs cannot read the credential"
+    key = tmp_path / credential
+    key.write_text("ok_an-api-key-of-a-test\n")
+    assert load(environ={variable: str(key)}).gateway.api_key is not None
+
+
 def test_what_starts_it_asks_first_and_what_fails_for_good_is_not_tried_again():
     # "-": systemd looks at the exit code of the main process alone when it decides whether to try again.
     assert SAID["ExecStartPre"] == [f"-{INSTALLED} check --offline"]
     assert SAID["ExecStart"] == [f"{INSTALLED} run"]
-    without_token = "/usr/bin/env -u OUTLIT_PROXY_OPS_TOKEN_FILE"
-    assert SAID["ExecReload"] == [f"{without_token} {INSTALLED} check --offline", "/bin/kill -HUP $MAINPID"]
+    without = "/usr/bin/env -u OUTLIT_PROXY_OPS_TOKEN_FILE -u OUTLIT_PROXY_GATEWAY_API_KEY_FILE"
+    assert SAID["ExecReload"] == [f"{without} {INSTALLED} check --offline", "/bin/kill -HUP $MAINPID"]
     assert (SAID["Restart"], SAID["RestartPreventExitStatus"]) == (["on-failure"], [CONFIGURATION_IS_WRONG])
     wrong = subprocess.run(
         [Path(sys.executable).with_name("outlit-proxy"), "run", "--front-listen", "nowhere"],

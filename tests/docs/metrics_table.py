@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.metrics import MetricWrapperBase
 
-from proxy.metrics import Metrics
+from proxy.metrics import OTHER_KEYS, Metrics
 from tests.docs.documents import ROOT
 
 FILE = ROOT / "deploy" / "prometheus" / "metrics.md"
@@ -20,9 +20,9 @@ Every metric of `/metrics`, generated from their definitions; do not edit. What 
 [Troubleshooting](../../README.md#which-number-moves).
 
 *Scope*: what is *of the buffer* is the same from each replica on one Redis: take `max`. All else is of the
-process: take `sum` of counters. Every value of a label that stands here is there from the start, at 0. The
-label `key` has the first `metrics.max_key_labels` public keys that Outlit confirmed, and `other` for the
-rest. A histogram has `_bucket`, `_sum` and `_count`.
+process: take `sum` of counters. Every value of a label that stands here is there from the start, at 0. A
+label `key` without values has the first `metrics.max_key_labels` public keys that Outlit confirmed, and
+`other` for the rest. A histogram has `_bucket`, `_sum` and `_count`.
 
 | metric | type | labels | scope | meaning |
 |---|---|---|---|---|
@@ -55,9 +55,10 @@ def _row(family: Metric, labels: Sequence[str]) -> str:
 
 def _values(family: Metric, label: str) -> str:
     """What a label can be, where that is a closed list."""
-    if label == "key" or family.name.endswith("_info"):
+    values = dict.fromkeys(sample.labels[label] for sample in family.samples)
+    if family.name.endswith("_info") or (label == "key" and set(values) <= {OTHER_KEYS}):
         return ""
-    return f": {', '.join(dict.fromkeys(sample.labels[label] for sample in family.samples))}"
+    return f": {', '.join(values)}"
 
 
 if __name__ == "__main__":

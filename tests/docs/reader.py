@@ -35,7 +35,8 @@ STAYS = {
 HARMLESS = re.compile(
     r"(?:[A-Z_]+=\S+ )*"
     r"(?:outlit-proxy|curl|promtool|prometheus|export|sed|mkdir|chmod|cp|openssl|caddy validate"
-    r"|kubectl kustomize|make (?:demo|help)$|\.venv/bin/pip wheel|eval \"\$\(outlit-proxy completion) ?"
+    r"|kubectl kustomize|make (?:demo|help)$|\.venv/bin/pip wheel|eval \"\$\(outlit-proxy completion"
+    r"|\(umask 077$|cat > |grep -q|echo) ?"
     r"(?!.*(?<![\w.:-])/(?:bin|boot|etc|home|lib|opt|root|run|srv|usr|var)/)",
     re.DOTALL,
 )
@@ -43,6 +44,11 @@ HARMLESS = re.compile(
 
 WATCHED = re.compile(r"outlit-proxy (?:top|tap)\b")
 """What is looked at until Ctrl-C."""
+
+PASTED = re.compile(r"\bcat > ")
+"""What asks for a key of Outlit's."""
+
+API_KEY = "ok_of-a-reader-who-has-an-account-at-Outlit\n"
 
 WATCH_S = 1.5
 COMMAND_S = 60.0
@@ -89,6 +95,11 @@ class Reader:
             "OUTLIT_PROXY_UPSTREAM_URL": self._here("http://127.0.0.1:9300"),
         }
 
+    def made(self) -> set[str]:
+        """What lies in the folder now that was not there, nor is of ours."""
+        ours = {*LINKED, *COPIED, ".venv", ".curlrc", "environment", *(f"{name}.log" for name in STAYS)}
+        return {path.name for path in self.folder.iterdir()} - ours
+
     def run_a_proxy(self) -> None:
         """What a how-to takes for granted."""
         self.type(Command("outlit-proxy sandbox", 0), self.folder)
@@ -122,7 +133,7 @@ class Reader:
             cwd=folder,
             env=self.environment,
             check=False,
-            stdin=subprocess.DEVNULL,
+            input=API_KEY.encode() if PASTED.search(text) else b"",
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             timeout=COMMAND_S,

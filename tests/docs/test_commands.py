@@ -35,6 +35,10 @@ ELSEWHERE = {
 tests that do the same with what takes its place. None: nothing of ours takes part in it."""
 
 
+IGNORED = {line.strip("/") for line in (ROOT / ".gitignore").read_text().splitlines() if line.startswith("/")}
+"""What is not the project's, by its name in the project's folder."""
+
+
 def is_elsewhere(command: str) -> str | None:
     """The pattern that says so."""
     return next((pattern for pattern in ELSEWHERE if re.match(pattern, command)), None)
@@ -51,6 +55,7 @@ def test_each_command_does_what_the_document_says(document: Path, tmp_path: Path
             person.run_a_proxy()
         folder = tmp_path / document.parent.relative_to(ROOT) if "In this folder" in text else tmp_path
         said = {command.line: person.type(command, folder) for command in typed}
+        assert person.made() <= IGNORED, "git would take it for the project's: a key, too"
     for shell, sample in samples(text):
         of_block = [said.get(command.line, "") for command in commands(text) if _is_in(command, shell)]
         lines = list(chain.from_iterable(each.splitlines() for each in of_block))

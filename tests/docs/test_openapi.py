@@ -19,7 +19,11 @@ import yaml
 
 from proxy import __version__
 from proxy.buffer import MAX_BATCHES, MAX_LETTERS
-from proxy.ledger import Answered, Dead, Pause, Sampled
+from proxy.gateway.codes import KINDS as OF_CODES
+from proxy.gateway.paths import METHODS as PASSED_ON
+from proxy.gateway.paths import PREFIX, Place, read_target
+from proxy.ledger import Answered, Dead, Pause, PlatformRoute, Sampled
+from proxy.ledger import OwnCode as GatewayCode
 from proxy.ops.symptoms import Symptom
 from proxy.settings import Settings
 from proxy.wire.answers import STATUS, Code
@@ -34,6 +38,10 @@ DOCUMENT: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
 SCHEMAS = DOCUMENT["components"]["schemas"]
 EVENTS = "/api/i/v1/{publicKey}/events"
 METHODS = ("get", "post", "options", "put", "patch", "delete")
+OF_THE_GATEWAY = {path: item for path, item in DOCUMENT["paths"].items() if re.match("/api/(?!i/)", path)}
+"""The Platform API's, as Outlit has them; their servers say below what they are here."""
+PREFIXES = (PREFIX, "")
+API_KEY = "ok_of-the-tests-of-the-document-0123456789"
 KEY = "pk_openapi"
 AUTHORISED = {"Authorization": f"Bearer {OPS_TOKEN}"}
 VISITOR = "0190a1b2-c3d4-7e5f-8a6b-0c1d2e3f4a5b"
@@ -49,9 +57,35 @@ def test_its_routes_are_those_of_the_listeners():
     [prefix] = Settings().front.path_prefixes
     there |= {(method, f"{prefix}/{{publicKey}}/events") for method in ("post", "options")}
     named = {
-        (method, path) for path, item in DOCUMENT["paths"].items() for method in METHODS if method in item
+        (method, path)
+        for path, item in DOCUMENT["paths"].items()
+        if path not in OF_THE_GATEWAY
+        for method in METHODS
+        if method in item
     }
     assert named == there
+
+
+def test_the_gateway_reads_its_paths_as_they_stand_there():
+    seen = set()
+    for path, item in OF_THE_GATEWAY.items():
+        for prefix in PREFIXES:
+            place = read_target(prefix + path.replace("{path}", "gmail"))
+            assert isinstance(place, Place), path
+            assert {method.upper() for method in METHODS if method in item} == set(place.methods)
+            seen.add(place.route)
+    assert seen == set(PlatformRoute)
+    assert {method.upper() for method in METHODS if method in OF_THE_GATEWAY["/api/{path}"]} == set(PASSED_ON)
+
+
+def test_a_rest_of_a_path_that_fits_the_document_is_spelt_plainly_enough():
+    fits = re.compile(SCHEMAS["PlainPath"]["pattern"])
+    for rest in ("gmail", "a", "x.y~z_1-2", "-"):
+        assert fits.search(rest)
+        assert isinstance(read_target(f"/api/{rest}"), Place)
+    for rest in ("..", ".", "", "a/../b", "a%2fb", "a\\b", "a//b"):
+        assert not fits.search(rest)
+        assert not isinstance(read_target(f"/api/x/{rest}/y"), Place)
 
 
 def test_it_is_as_openapi_asks():
@@ -67,7 +101,8 @@ def test_each_path_says_on_which_listener_it_is():
     settings = Settings()
     for path, item in DOCUMENT["paths"].items():
         listen = settings.front.listen if path == EVENTS else settings.ops.listen
-        assert item["servers"] == [{"url": f"http://{listen}"}], path
+        bases = PREFIXES if path in OF_THE_GATEWAY else [""]
+        assert item["servers"] == [{"url": f"http://{listen}{base}"} for base in bases], path
     assert len(DOCUMENT["servers"]) == 2
 
 
@@ -81,6 +116,28 @@ def test_its_codes_are_the_ones_that_there_are_each_under_its_status():
         for word in re.findall(r"`([a-z_]+)`", answer["description"])
     }
     assert named == STATUS
+
+
+def test_the_gateways_codes_are_the_ones_that_there_are_each_under_its_status():
+    assert SCHEMAS["GatewayCode"]["enum"] == list(GatewayCode)
+    there = {code: kind.status for code, kind in OF_CODES.items()}
+    for path, item in OF_THE_GATEWAY.items():
+        for operation in (item[method] for method in METHODS if method in item):
+            assert _own_codes(operation["responses"]) == there, path
+
+
+def _own_codes(answers: dict[str, Any]) -> dict[GatewayCode, int]:
+    return {
+        GatewayCode(word): int(status)
+        for status, answer in answers.items()
+        for word in re.findall(r"`([a-z_]+)`", _resolved(answer)["description"])
+        if word in SCHEMAS["GatewayCode"]["enum"]
+    }
+
+
+def _resolved(part: dict[str, Any]) -> dict[str, Any]:
+    named: dict[str, Any] = DOCUMENT["components"]["responses"]
+    return named[part["$ref"].rpartition("/")[2]] if "$ref" in part else part
 
 
 def test_its_enumerations_are_the_ones_of_the_code():
@@ -146,7 +203,8 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, sandbox: Sandbox) -> Iterato
     """One that holds something of every sort that can be asked for."""
     # Generated posts come under any key.
     quota = {"OUTLIT_PROXY_FRONT_UNKNOWN_KEY_QUOTA": '{"queues": 1000000, "keys": 1000000}'}
-    with running_proxy(tmp_path_factory.mktemp("proxy"), sandbox, **quota) as proxy:
+    gateway = {"OUTLIT_PROXY_GATEWAY_API_KEY": API_KEY}
+    with running_proxy(tmp_path_factory.mktemp("proxy"), sandbox, **quota, **gateway) as proxy:
         sandbox.fault("refuse", event="bad", names="paths")
         sandbox.fault("reset", event="lost", requests=1)
         for name in ("good", "bad", "lost"):
@@ -179,6 +237,51 @@ def test_answers_that_say_something_fit_the_document(proxy: Proxy):
     assert fitting("/keys")["keys"] == [fitting("/keys/{key}", path_parameters={"key": KEY})]
     assert fitting("/ledger")["total"]["dead"] == 1
     assert fitting("/status")["keys"][0]["key"] == KEY
+
+
+def test_answers_of_the_gateway_fit_the_document(proxy: Proxy, sandbox: Sandbox):
+    document = schemathesis.openapi.from_path(str(FILE))
+
+    def answered(path: str, method: str, token: str = OPS_TOKEN, **given: Any) -> Any:
+        case = document[path][method].Case(**given)
+        base = f"{proxy.ops_url}/platform" if path in OF_THE_GATEWAY else proxy.ops_url
+        answer = case.call_and_validate(
+            base_url=base,
+            headers={"Authorization": f"Bearer {token}"},
+            # That one leaves the token out by itself, and looks at what is said then.
+            excluded_checks=[schemathesis.checks.ignored_auth],
+        )
+        said = answer.json()
+        own = "proxy-status" in answer.headers
+        assert own is (said.get("code") in SCHEMAS["GatewayCode"]["enum"])
+        return answer.status_code, said, "cache-status" in answer.headers
+
+    call: dict[str, Any] = {
+        "body": {"tool": "outlit_list_customers", "input": {}},
+        "media_type": "application/json",
+    }
+    valid = answered("/api/validate-api-key", "POST")
+    assert valid[::2] == (200, False)
+    assert answered("/api/validate-api-key", "POST") == (200, valid[1], True)
+    assert answered("/api/validate-api-key", "POST", "wrong")[0] == 401
+    assert answered("/api/integrations", "GET")[0] == 200
+    assert answered("/api/tools/call", "POST", **call)[0] == 200
+    sandbox.order_platform(
+        "plan",
+        code="plan_api_limit_exceeded",
+        feature="api_calls",
+        plan="free",
+        status=402,
+        reset_in_s=600,
+        requests=1,
+    )
+    status, refused, is_remembered = answered("/api/tools/call", "POST", **call)
+    assert (status, is_remembered) == (402, False)
+    assert answered("/api/tools/call", "POST", **call) == (402, refused, True)
+    [shown] = answered("/status", "GET")[1]["gateway"]["refused"]
+    assert (shown["code"], shown["status"], shown["answered"]) == ("plan_api_limit_exceeded", 402, 1)
+    assert answered("/gateway/retry", "POST")[1] == {"forgotten": 1}
+    assert answered("/api/tools/call", "POST", **call)[0] == 200
 
 
 def test_a_line_of_a_tap_fits_the_document(proxy: Proxy):
@@ -227,12 +330,16 @@ def _schemathesis(folder: Path, url: str, *arguments: str) -> None:
 
 
 OF_THE_FRONT = ("--include-path", EVENTS)
-# A tap ends when its reader does, and schemathesis reads to the end.
+OF_GATEWAY = ("--include-path-regex", "^/api/(?!i/)", "--header", f"Authorization: Bearer {OPS_TOKEN}")
+# Of the gateway's routes one is enough for their other spelling, at the listener's root. A tap ends when its
+# reader does, and schemathesis reads to the end.
 OF_OPERATIONS = (
     "--exclude-path",
     EVENTS,
     "--exclude-path",
     "/tap",
+    "--exclude-path-regex",
+    "^/api/(?!i/|tools/)",
     "--header",
     f"Authorization: Bearer {OPS_TOKEN}",
 )
@@ -248,6 +355,10 @@ def test_generated_requests_of_operators_are_answered_as_the_document_says(proxy
     _schemathesis(tmp_path, proxy.ops_url, *OF_OPERATIONS, *SHORT)
 
 
+def test_generated_calls_of_the_gateway_are_answered_as_the_document_says(proxy: Proxy, tmp_path: Path):
+    _schemathesis(tmp_path, f"{proxy.ops_url}/platform", *OF_GATEWAY, *SHORT)
+
+
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_many_generated_posts_are_answered_as_the_document_says(proxy: Proxy, tmp_path: Path):
@@ -258,3 +369,9 @@ def test_many_generated_posts_are_answered_as_the_document_says(proxy: Proxy, tm
 @pytest.mark.timeout(3600)
 def test_many_generated_requests_of_operators_are_answered_as_the_document_says(proxy: Proxy, tmp_path: Path):
     _schemathesis(tmp_path, proxy.ops_url, *OF_OPERATIONS, *LONG)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_many_generated_calls_of_the_gateway_are_answered_as_the_document_says(proxy: Proxy, tmp_path: Path):
+    _schemathesis(tmp_path, f"{proxy.ops_url}/platform", *OF_GATEWAY, *LONG)

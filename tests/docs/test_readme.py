@@ -9,7 +9,8 @@ import click
 import pytest
 
 from proxy.cli import main
-from proxy.ledger import Dead, Pause, Underfull, Unsafe
+from proxy.gateway.codes import KINDS
+from proxy.ledger import Dead, Pause, PlatformOutcome, Underfull, Unsafe
 from proxy.metrics import Metrics
 from proxy.ops.symptoms import SECTION, Symptom
 from proxy.settings import SETTINGS
@@ -153,6 +154,25 @@ def test_each_setting_of_delivery_and_dead_letters_is_named():
 
 def test_each_error_code_is_explained():
     assert not [code for code in Code if f"| `{code}` |" not in README]
+
+
+def test_each_code_of_the_gateway_is_explained_with_its_status():
+    rows = re.findall(r"^\| `([a-z_]+)` \| (\d+) \| \S", section(README, "its-own-answers"), re.MULTILINE)
+    assert sorted(rows) == sorted((code, str(kind.status)) for code, kind in KINDS.items())
+
+
+def test_each_outcome_of_a_call_of_the_gateway_is_explained():
+    said = section(README, "what-travels-and-how-far")
+    [table] = re.findall(r"^\| `outcome` \|.*\n((?:\|.*\n)+)", said, re.MULTILINE)
+    cells = re.findall(r"^\| (`[^|]*) \|", table, re.MULTILINE)
+    assert {word for cell in cells for word in re.findall(r"`(\w+)`", cell)} == set(PlatformOutcome)
+
+
+def test_each_setting_of_the_gateway_is_named_where_it_is_explained():
+    said = section(README, "the-platform-gateway")
+    named = {setting.name for setting in SETTINGS if setting.table == "gateway"} | {"ops.allowed_hosts"}
+    assert len(named) > 3
+    assert not [name for name in named if f"`{name}`" not in said]
 
 
 @pytest.mark.parametrize("reason", Pause)

@@ -74,20 +74,43 @@ one line each, with what to write instead.
 {{- if $has -}}true{{- end -}}
 {{- end }}
 
+{{/* "true" where the pods get a token of operations, likewise. */}}
+{{- define "outlit-proxy.hasOpsToken" -}}
+{{- $has := or (include "outlit-proxy.opsTokenSecret" .) .Values.extraEnvFrom -}}
+{{- range .Values.extraEnv -}}
+  {{- $has = or $has (hasPrefix "OUTLIT_PROXY_OPS_TOKEN" (get . "name")) -}}
+{{- end -}}
+{{- if $has -}}true{{- end -}}
+{{- end }}
+
 {{- define "outlit-proxy.secretProblems" -}}
 {{- $problems := list -}}
 {{- if and .Values.opsToken.value .Values.opsToken.existingSecret -}}
   {{- $problems = append $problems "opsToken.value: is set together with opsToken.existingSecret: leave one of them out" -}}
 {{- end -}}
 {{- if hasPrefix "ok_" .Values.opsToken.value -}}
-  {{- $problems = append $problems "opsToken.value: begins with ok_, as an API key of Outlit does: make a token of your own" -}}
+  {{- $problems = append $problems "opsToken.value: begins with ok_, as an API key of Outlit does: make a token of your own, and write the API key into gatewayApiKey" -}}
+{{- end -}}
+{{- /* Not by the schema: what Helm says of a pattern repeats the value. */ -}}
+{{- if and .Values.opsToken.value (not (regexMatch "^[!-~]{8,512}$" .Values.opsToken.value)) -}}
+  {{- $problems = append $problems "opsToken.value: is no token: write 8 to 512 visible ASCII characters, without spaces" -}}
+{{- end -}}
+{{- if and .Values.gatewayApiKey.value .Values.gatewayApiKey.existingSecret -}}
+  {{- $problems = append $problems "gatewayApiKey.value: is set together with gatewayApiKey.existingSecret: leave one of them out" -}}
+{{- end -}}
+{{- if and .Values.gatewayApiKey.value (not (regexMatch "^ok_[!-~]{5,509}$" .Values.gatewayApiKey.value)) -}}
+  {{- $problems = append $problems "gatewayApiKey.value: is no secret API key of Outlit, which begins with ok_ and has 8 to 512 visible ASCII characters: write one (a token of your own belongs in opsToken)" -}}
+{{- end -}}
+{{- if and (include "outlit-proxy.gatewayApiKeySecret" .) (not (include "outlit-proxy.hasOpsToken" .)) -}}
+  {{- $problems = append $problems "gatewayApiKey: is sent for callers that hold the token of operations, and there is none: set opsToken.existingSecret, or leave gatewayApiKey out" -}}
 {{- end -}}
 {{- $elsewhere := dict
   "front.listen" "the chart sets it: the pods listen on 8080; service.port is the Service's, listenHost the address"
   "ops.listen" "the chart sets it: the pods listen on 9090; listenHost is the address"
   "ops.token" "a ConfigMap is no place for a secret: name a Secret in opsToken.existingSecret"
   "buffer.url" "the chart sets it: write redis.url, or mode: statefulset for a file on a volume"
-  "buffer.password" "a ConfigMap is no place for a secret: name a Secret in redis.existingSecret" -}}
+  "buffer.password" "a ConfigMap is no place for a secret: name a Secret in redis.existingSecret"
+  "gateway.api_key" "a ConfigMap is no place for a secret: name a Secret in gatewayApiKey.existingSecret" -}}
 {{- range $name := keys $elsewhere | sortAlpha -}}
   {{- $parts := splitList "." $name -}}
   {{- if hasKey (get $.Values.config (first $parts) | default dict) (last $parts) -}}
@@ -97,7 +120,10 @@ one line each, with what to write instead.
 {{- $problems | toJson -}}
 {{- end }}
 
-{{/* Variables that would override what the chart sets, or what it computes a time, a size or a port from. */}}
+{{/*
+Variables that would override what the chart sets, or what it computes a time, a size or a port from; secrets that would
+stand in the pods, and those that would come twice.
+*/}}
 {{- define "outlit-proxy.variableProblems" -}}
 {{- $problems := list -}}
 {{- $set := dict
@@ -113,9 +139,23 @@ one line each, with what to write instead.
   "OUTLIT_PROXY_DELIVERY_RATE_SHARE" "delivery.rate_share"
   "OUTLIT_PROXY_FRONT_MAX_PENDING_BYTES" "front.max_pending_bytes"
   "OUTLIT_PROXY_UPSTREAM_URL" "upstream.url" -}}
+{{- $secret := dict
+  "OUTLIT_PROXY_BUFFER_PASSWORD" "redis.existingSecret"
+  "OUTLIT_PROXY_GATEWAY_API_KEY" "gatewayApiKey.existingSecret"
+  "OUTLIT_PROXY_OPS_TOKEN" "opsToken.existingSecret" -}}
+{{- $given := dict
+  "OUTLIT_PROXY_BUFFER_PASSWORD" (include "outlit-proxy.redisPasswordSecret" .)
+  "OUTLIT_PROXY_GATEWAY_API_KEY" (include "outlit-proxy.gatewayApiKeySecret" .)
+  "OUTLIT_PROXY_OPS_TOKEN" (include "outlit-proxy.opsTokenSecret" .) -}}
 {{- range .Values.extraEnv -}}
   {{- $name := get . "name" -}}
-  {{- if hasKey $set $name -}}
+  {{- if get $given (trimSuffix "_FILE" $name) -}}
+    {{- /* Named twice, once as a file, it would keep the proxy from starting. */ -}}
+    {{- $value := get $secret (trimSuffix "_FILE" $name) | splitList "." | first -}}
+    {{- $problems = append $problems (printf "extraEnv: %s is given by %s already: leave one of them out" $name $value) -}}
+  {{- else if and (hasKey $secret $name) (hasKey . "value") -}}
+    {{- $problems = append $problems (printf "extraEnv: %s holds a secret, which everybody who may look at the pods could read: name a Secret in %s, or write valueFrom" $name (get $secret $name)) -}}
+  {{- else if hasKey $set $name -}}
     {{- $problems = append $problems (printf "extraEnv: %s is for the chart to set: %s" $name (get $set $name)) -}}
   {{- else if hasKey $computed $name -}}
     {{- $problems = append $problems (printf "extraEnv: the chart computes with %s and does not look into variables: write it into config.%s" $name (get $computed $name)) -}}
@@ -162,6 +202,13 @@ one line each, with what to write instead.
 {{- define "outlit-proxy.routeProblems" -}}
 {{- $problems := list -}}
 {{- $service := .Values.service -}}
+{{- $ops := .Values.config.ops | default dict -}}
+{{- if and .Values.tests.enabled (hasKey $ops "allowed_hosts") -}}
+  {{- $asked := include "outlit-proxy.opsHost" . -}}
+  {{- if not (or (has "*" $ops.allowed_hosts) (has $asked $ops.allowed_hosts)) -}}
+    {{- $problems = append $problems (printf "config.ops.allowed_hosts: the test of this release asks %s, and would be refused: add that name, or write tests.enabled: false" $asked) -}}
+  {{- end -}}
+{{- end -}}
 {{- if and $service.nodePort (eq $service.type "ClusterIP") -}}
   {{- $problems = append $problems "service.nodePort: a Service of type ClusterIP has none: leave it out, or write service.type: NodePort or LoadBalancer" -}}
 {{- end -}}

@@ -51,6 +51,16 @@ The settings of the proxy: a TOML file made of .Values.config, and what must com
 {{- end -}}
 {{- end }}
 
+{{- define "outlit-proxy.gatewayApiKeySecret" -}}
+{{- with .Values.gatewayApiKey -}}
+{{- if .existingSecret -}}
+{{- printf "%s/%s" .existingSecret .existingSecretKey -}}
+{{- else if .value -}}
+{{- printf "%s-secrets/gateway-api-key" (include "outlit-proxy.fullname" $) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
 {{- define "outlit-proxy.redisPasswordSecret" -}}
 {{- with .Values.redis -}}
 {{- if and .existingSecret (not .existingSecretUrlKey) -}}

@@ -38,6 +38,12 @@ podSelector:
     app.kubernetes.io/component: test
 {{- end }}
 
+{{/* By which name the test asks operations: of a statefulset its first pod, for what a pod took only that pod knows. */}}
+{{- define "outlit-proxy.opsHost" -}}
+{{- $name := include "outlit-proxy.fullname" . -}}
+{{- ternary (printf "%s-0.%s-pods" $name $name) (printf "%s-ops" $name) (eq .Values.mode "statefulset") -}}
+{{- end }}
+
 {{/* Labels of every object; `component` says which of the release's it is. */}}
 {{- define "outlit-proxy.labels" -}}
 {{- $labels := include "outlit-proxy.identity" .root | fromYaml -}}

@@ -8,8 +8,8 @@ metadata:
   annotations:
     {{- /* A change of the settings is a new pod. */}}
     checksum/config: {{ include "outlit-proxy.toml" . | sha256sum }}
-    {{- if or .Values.opsToken.value .Values.redis.password }}
-    checksum/secrets: {{ printf "%s\n%s" .Values.opsToken.value .Values.redis.password | sha256sum }}
+    {{- if or .Values.opsToken.value .Values.gatewayApiKey.value .Values.redis.password }}
+    checksum/secrets: {{ list .Values.opsToken.value .Values.gatewayApiKey.value .Values.redis.password | join "\n" | sha256sum }}
     {{- end }}
     kubectl.kubernetes.io/default-container: proxy
     {{- with .Values.podAnnotations }}
@@ -44,6 +44,11 @@ spec:
       securityContext: {{- toYaml .Values.securityContext | nindent 8 }}
       env:
         {{- include "outlit-proxy.settingsEnv" . | nindent 8 }}
+        {{- /* Of this container alone: no other command needs Outlit's key, so the pod of the test has none. */}}
+        {{- if include "outlit-proxy.gatewayApiKeySecret" . }}
+        - name: OUTLIT_PROXY_GATEWAY_API_KEY_FILE
+          value: /run/secrets/outlit-proxy-gateway/api-key
+        {{- end }}
         - name: OUTLIT_PROXY_FRONT_LISTEN
           value: {{ printf "%s:8080" .Values.listenHost | quote }}
         - name: OUTLIT_PROXY_OPS_LISTEN
@@ -74,6 +79,11 @@ spec:
       resources: {{- toYaml .Values.resources | nindent 8 }}
       volumeMounts:
         {{- include "outlit-proxy.settingsMounts" . | nindent 8 }}
+        {{- if include "outlit-proxy.gatewayApiKeySecret" . }}
+        - name: gateway
+          mountPath: /run/secrets/outlit-proxy-gateway
+          readOnly: true
+        {{- end }}
         {{- if eq .Values.mode "statefulset" }}
         - name: data
           mountPath: /data
@@ -88,6 +98,15 @@ spec:
     {{- end }}
   volumes:
     {{- include "outlit-proxy.settingsVolumes" . | nindent 4 }}
+    {{- with include "outlit-proxy.gatewayApiKeySecret" . }}
+    - name: gateway
+      secret:
+        secretName: {{ splitList "/" . | first }}
+        defaultMode: 0440
+        items:
+          - key: {{ splitList "/" . | last }}
+            path: api-key
+    {{- end }}
     {{- if and (eq .Values.mode "statefulset") (not .Values.persistence.enabled) }}
     - name: data
       emptyDir:
