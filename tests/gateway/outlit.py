@@ -37,6 +37,14 @@ def answer(body: bytes = b"{}", status: str = "200 OK", *headers: str) -> bytes:
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
+USED_UP = answer(
+    b'{"error":"No more","code":"api_limit_exceeded","plan":"free","feature":"api_calls",'
+    b'"resetAt":99999999999999}',
+    "402 Payment Required",
+)
+"""A plan's refusal that lasts."""
+
+
 def says(*answers: bytes, then_close: bool = False) -> Behave:
     """Give these answers in turn, and the last of them again and again."""
     left = list(answers)

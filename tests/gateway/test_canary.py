@@ -25,7 +25,7 @@ from proxy.gateway import client, gateway
 from proxy.gateway.validity import Verdicts
 from tests.gateway.callers import Callers
 from tests.gateway.canary import Canary, Exceptions, exceptions, rendered
-from tests.gateway.outlit import Outlit, answer, hangs, resets, says
+from tests.gateway.outlit import USED_UP, Outlit, answer, hangs, resets, says
 from tests.programs import free_port
 from tests.stack import PATIENCE_S
 
@@ -107,15 +107,10 @@ async def of_the_operator(callers: Callers) -> str:
     return "\n".join(f"{dict(reply.headers)} {reply.body!r}" for reply in replies)
 
 
-EXHAUSTED = (
-    b'{"error":"No more","code":"api_limit_exceeded","plan":"free","feature":"api_calls",'
-    b'"resetAt":99999999999999}'
-)
-
 BEHAVIOURS = {
     "serves": says(answer(b'{"ok":true}')),
     "refuses": says(answer(b'{"error":"Invalid credentials"}', "401 Unauthorized")),
-    "is exhausted": says(answer(EXHAUSTED, "402 Payment Required")),
+    "is exhausted": says(USED_UP),
     "fails": says(answer(b'{"code":"x","message":"m","retryable":true}', "503 Service Unavailable")),
     "resets": resets,
     "hangs": hangs,

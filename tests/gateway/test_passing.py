@@ -14,7 +14,7 @@ from yarl import URL
 
 from proxy.gateway import admission, passing, presence
 from tests.gateway.callers import Callers
-from tests.gateway.outlit import Outlit, after, answer, hangs, says
+from tests.gateway.outlit import USED_UP, Behave, Outlit, after, answer, hangs, resets, says
 from tests.gateway.test_refusals import assert_refused
 from tests.stack import PATIENCE_S, Reply
 
@@ -104,7 +104,13 @@ async def test_half_a_failure_is_no_answer(outlit: Outlit, callers: Callers, hea
 
 async def test_an_answer_that_is_announced_too_large_is_refused(outlit: Outlit, callers: Callers) -> None:
     outlit.begin(says(b"HTTP/1.1 200 OK\r\nContent-Length: 50000001\r\n\r\n{"))
-    assert_refused(await send(callers), 502, "answer_too_large")
+
+    async def ask() -> None:
+        assert_refused(await send(callers), 502, "answer_too_large")
+
+    grown = await callers.counted(ask)
+    assert grown("gateway_requests_total", route="tools", outcome="broken") == 1
+    assert grown("gateway_own_answers_total", code="answer_too_large") == 1
 
 
 async def test_an_answer_that_does_not_end_is_cut_off(
@@ -180,8 +186,12 @@ async def test_a_body_that_drips_beyond_the_time_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "may_have_run"),
-    [("GET", "/integrations", False), ("POST", "/validate-api-key", False), ("POST", "/else", True)],
+    ("method", "path", "route", "may_have_run"),
+    [
+        ("GET", "/integrations", "integrations", False),
+        ("POST", "/validate-api-key", "validate", False),
+        ("POST", "/else", "other", True),
+    ],
 )
 async def test_what_is_given_up_at_the_end_says_whether_it_may_have_been_executed(
     outlit: Outlit,
@@ -189,18 +199,26 @@ async def test_what_is_given_up_at_the_end_says_whether_it_may_have_been_execute
     monkeypatch: pytest.MonkeyPatch,
     method: str,
     path: str,
+    route: str,
     may_have_run: bool,
 ) -> None:
     """A process that ends gives up what is under way: see test_stopping.py."""
     outlit.begin(hangs)
-    call = asyncio.create_task(callers.ask(method, path, caller="own"))
-    await outlit.until_requests(1)
     rooms = callers.stack.service._rooms
     assert rooms is not None
-    monkeypatch.setattr(rooms.gateway, "_is_over", True)
-    reply = await call
-    assert_refused(reply, 503, "stopping", retryable=not may_have_run)
-    assert ("may have been executed" in reply.json["error"]) is may_have_run
+    replies: list[Reply] = []
+
+    async def ask() -> None:
+        call = asyncio.create_task(callers.ask(method, path, caller="own"))
+        await outlit.until_requests(1)
+        monkeypatch.setattr(rooms.gateway, "_is_over", True)
+        replies.append(await call)
+
+    grown = await callers.counted(ask)
+    assert_refused(replies[0], 503, "stopping", retryable=not may_have_run)
+    assert ("may have been executed" in replies[0].json["error"]) is may_have_run
+    assert grown("gateway_requests_total", route=route, outcome="broken") == 1
+    assert grown("gateway_own_answers_total", code="stopping") == 1
 
 
 # -- callers who leave -------------------------------------------------------------------------------------
@@ -291,15 +309,24 @@ async def test_a_caller_who_leaves_while_the_gateway_waits_for_it_to_read_has_le
     assert grown("gateway_requests_total", route="integrations", outcome="broken") == 0
 
 
-async def test_what_outlit_says_to_a_caller_who_has_left_is_heard(
-    outlit: Outlit, callers: Callers, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("then", "is_known", "look_s"),
+    [(says(USED_UP), True, 0.001), (says(USED_UP), True, PATIENCE_S), (resets, False, 0.001)],
+    ids=["refuses", "refuses before that is seen", "resets"],
+)
+async def test_what_outlit_says_to_a_caller_who_has_left_is_heard_all_the_same(
+    outlit: Outlit,
+    callers: Callers,
+    monkeypatch: pytest.MonkeyPatch,
+    then: Behave,
+    is_known: bool,
+    look_s: float,
 ) -> None:
     """Impatient callers must not each ask a plan that is used up."""
-    monkeypatch.setattr(presence, "_LOOK_S", 0.001)
+    monkeypatch.setattr(presence, "_LOOK_S", look_s)
     monkeypatch.setattr(presence, "_HEARD_OUT_S", PATIENCE_S)
     go = asyncio.Event()
-    refusal = b'{"error":"e","code":"api_limit_exceeded","feature":"api_calls","resetAt":9999999999999}'
-    outlit.begin(after(go, says(answer(refusal, "402 Payment Required"))))
+    outlit.begin(after(go, then))
 
     async def leave() -> None:
         call = asyncio.create_task(send(callers))
@@ -315,8 +342,10 @@ async def test_what_outlit_says_to_a_caller_who_has_left_is_heard(
 
     grown = await callers.counted(leave)
     assert grown("gateway_requests_total", route="tools", outcome="abandoned") == 1
-    assert (await send(callers)).headers["Cache-Status"].startswith("outlit-proxy; hit")
-    assert len(outlit.requests) == 1
+    assert grown("gateway_own_answers_total", code="upstream_broken") == 0
+    outlit.behave = says(SERVED)
+    assert (await send(callers)).status == (402 if is_known else 200)
+    assert len(outlit.requests) == (1 if is_known else 2)
 
 
 async def test_a_caller_who_leaves_in_the_midst_of_its_body_is_no_error(
