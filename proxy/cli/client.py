@@ -4,6 +4,7 @@ Neither a redirect is followed nor an HTTP proxy of the environment used: either
 """
 
 import http.client
+import re
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
@@ -145,7 +146,7 @@ def sent(
 
     Raises Failed where it could not be sent: nothing was done then.
     """
-    where = url.partition("?")[0]
+    where = _USER.sub(r"\1", url.partition("?")[0])
     with ExitStack() as stack:
         try:
             connection, target = _connection(url, timeout_s)
@@ -198,6 +199,10 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
+_USER = re.compile(r"^([^/]*//)[^/]*@")
+"""Of a URL: a password, perhaps, which no error line repeats."""
+
+
 def _connection(url: str, timeout_s: float) -> tuple[http.client.HTTPConnection, str]:
     """To whom, and what is asked for there. Not connected yet. Raises ValueError, HTTPException."""
     parts = urlsplit(url)
@@ -205,6 +210,8 @@ def _connection(url: str, timeout_s: float) -> tuple[http.client.HTTPConnection,
         raise ValueError("is no address: write http://, host and port, as in http://127.0.0.1:9090")
     if not parts.hostname:
         raise ValueError("no host given")
+    if "@" in parts.netloc:
+        raise ValueError("takes no user or password: leave them out")
     target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
     # The port is always said: of a host alone, http.client takes the end of an IPv6 address for one.
     if parts.scheme == "https":

@@ -38,13 +38,17 @@ class Rejected(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A call that may be made. `tool`: which one it calls; None: none."""
+    """A call that may be made. `tool`: which one it calls; None: none.
+
+    `is_with_own_key`: with `gateway.api_key`, for a caller who gave ops.token.
+    """
 
     place: Place
     method: str
     key: SecretStr
     body: bytes = field(repr=False)
     tool: str | None
+    is_with_own_key: bool
 
     @property
     def is_safe(self) -> bool:
@@ -82,24 +86,24 @@ async def admit(
     """
     if isinstance(place, Astray):  # before all else: who has lost the way is not helped by a token
         raise Rejected(place.code, place.text)
-    key = _key_of(request, operators, settings, in_flight)
+    key, is_own = _key_of(request, operators, settings, in_flight)
     _check_method(request.method, place, settings)
     body = await _read_body(request)
     if place.route is not PlatformRoute.TOOLS:
-        return Wanted(place, request.method, key, body, None)
+        return Wanted(place, request.method, key, body, None, is_own)
     try:
         tool, body = read_tool_call(body)
     except NoTool as problem:
         raise Rejected(OwnCode.MALFORMED_BODY, str(problem)) from None
     if ALL not in settings.tools and tool not in settings.tools:
         raise Rejected(OwnCode.TOOL_NOT_ALLOWED)
-    return Wanted(place, request.method, key, body, tool)
+    return Wanted(place, request.method, key, body, tool, is_own)
 
 
 def _key_of(
     request: web.Request, operators: Operators, settings: GatewaySettings, in_flight: int
-) -> SecretStr:
-    """The API key that a request goes with."""
+) -> tuple[SecretStr, bool]:
+    """The API key that a request goes with, and whether that is `gateway.api_key`."""
     if operators.token is None:
         raise Rejected(OwnCode.GATEWAY_OFF)
     caller = read_caller(request, operators)
@@ -110,7 +114,7 @@ def _key_of(
         raise Rejected(OwnCode.NO_API_KEY)
     if in_flight > (MAX_CALLS if caller.key is None else MAX_CALLS_OF_OTHERS):
         raise Rejected(OwnCode.OVERLOADED, headers={"Retry-After": "1"})
-    return key
+    return key, caller.key is None
 
 
 def _check_method(method: str, place: Place, settings: GatewaySettings) -> None:

@@ -24,12 +24,16 @@ from proxy.gateway.headers import towards
 from proxy.gateway.knowledge import Knowledge
 from proxy.gateway.passing import pass_on
 from proxy.gateway.paths import ROOTS, Astray, Place, read_target
+from proxy.gateway.plan import KeyMark
 from proxy.gateway.presence import CallerLeft, Stopped, while_waited_for
 from proxy.gateway.turns import Turns
 from proxy.gateway.validity import Marks
 from proxy.ledger import OwnCode, PlatformOutcome, PlatformRoute
 from proxy.metrics import OTHER_TOOLS, Metrics
 from proxy.settings import ALL, GatewaySettings
+
+MAX_HEARD_OUT: Final = 32
+"""While more calls are under way, what is asked for callers who have left is given up: others wait."""
 
 _LAST_WORD_S: Final = 1.0
 """What telling those that are given up may take."""
@@ -44,8 +48,8 @@ class _Count:
     outcome: PlatformOutcome = PlatformOutcome.ABANDONED
     code: OwnCode | None = None
     """Of an answer of the gateway's own."""
-    was_asked: bool = False
-    """Outlit was."""
+    asked: Wanted | None = None
+    """What Outlit was asked; None: nothing."""
 
 
 class Gateway:
@@ -127,11 +131,12 @@ class Gateway:
         count = _Count(route, OTHER_TOOLS if route is PlatformRoute.TOOLS else None)
         with self._under_way(count):
             try:
-                wanted = await self._admit(request, place)
-                if wanted.tool in self._settings.tools and wanted.tool != ALL:
-                    count.tool = wanted.tool
-                work = self._answer(request, wanted, count)
-                return await while_waited_for(request, work, lambda: self._is_over)
+                return await while_waited_for(
+                    request,
+                    self._serve(request, place, count),
+                    is_worth_hearing=lambda: count.asked is not None and self._in_flight <= MAX_HEARD_OUT,
+                    is_over=lambda: self._is_over,
+                )
             except Rejected as rejected:
                 count.outcome, count.code = PlatformOutcome.REJECTED, rejected.code
                 return own_answer(
@@ -145,8 +150,9 @@ class Gateway:
                 return own_answer(OwnCode.UPSTREAM_BROKEN)  # to nobody
             except Stopped:
                 count.outcome, count.code = PlatformOutcome.BROKEN, OwnCode.STOPPING
-                text = f"{KINDS[OwnCode.STOPPING].text}{_may_have_run(wanted)}"
-                return own_answer(OwnCode.STOPPING, text, is_retryable=wanted.is_harmless)
+                may_have_run = _may_have_run(count.asked)
+                text = f"{KINDS[OwnCode.STOPPING].text}{may_have_run}"
+                return own_answer(OwnCode.STOPPING, text, is_retryable=not may_have_run)
 
     @contextmanager
     def _under_way(self, count: _Count) -> Iterator[None]:
@@ -168,27 +174,35 @@ class Gateway:
                 self._metrics.gateway_tool_calls.labels(count.tool, count.outcome).inc()
             if count.code is not None:
                 self._metrics.gateway_own_answers[count.code].inc()
-            if count.was_asked:
+            if count.asked is not None:
                 self._metrics.gateway_seconds.observe(time.perf_counter() - began_s)
 
-    async def _admit(self, request: web.Request, place: Place | Astray) -> Wanted:
+    async def _serve(self, request: web.Request, place: Place | Astray, count: _Count) -> web.StreamResponse:
+        """Answer a call, if it may be made. Raises Rejected, or CallerLeft."""
         if self._operators is None:
             raise RuntimeError("the gateway is not mounted")
         if self._is_stopping:
             raise Rejected(OwnCode.STOPPING, headers={"Retry-After": "1"})
-        return await admit(request, place, self._operators, self._settings, in_flight=self._in_flight)
-
-    async def _answer(self, request: web.Request, wanted: Wanted, count: _Count) -> web.StreamResponse:
-        """Answer a call that may be made."""
-        timeout_s = self._settings.timeout_s
-        deadline_s = asyncio.get_running_loop().time() + timeout_s
+        wanted = await admit(request, place, self._operators, self._settings, in_flight=self._in_flight)
+        if wanted.tool in self._settings.tools and wanted.tool != ALL:
+            count.tool = wanted.tool
+        deadline_s = asyncio.get_running_loop().time() + self._settings.timeout_s
         mark, kind = self._marks.of(wanted.key), wanted.kind
-        line = (mark, kind.route)
-        await self._turns.wait(line, lambda: self._knowledge.covers(mark, kind), deadline_s)
+        await self._turns.wait((mark, kind.route), lambda: self._knowledge.covers(mark, kind), deadline_s)
         if (known := self._knowledge.recall(mark, kind)) is not None:
             kept, lasts_s, count.outcome = known
             return kept_answer(kept, lasts_s, is_of_plan=count.outcome is PlatformOutcome.REMEMBERED)
-        url = self._url
+        if asyncio.get_running_loop().time() >= deadline_s:
+            text = "others with this key went first, and its time is over; nothing was sent"
+            raise Rejected(OwnCode.OVERLOADED, text, {"Retry-After": "1"})
+        return await self._ask(request, wanted, count, deadline_s)
+
+    async def _ask(
+        self, request: web.Request, wanted: Wanted, count: _Count, deadline_s: float
+    ) -> web.StreamResponse:
+        """Ask Outlit, and pass on what it says. Raises CallerLeft."""
+        url, mark, kind = self._url, self._marks.of(wanted.key), wanted.kind
+        line = (mark, kind.route)
         ask = Ask(
             method=wanted.method,
             url=url + wanted.place.target,
@@ -197,18 +211,20 @@ class Gateway:
             is_safe=wanted.is_safe,
             is_of_validity=kind.route is PlatformRoute.VALIDATE,
         )
-        was_taken, count.was_asked = False, True
+        was_taken, count.asked = False, wanted
         self._turns.begin(line)
         try:
-            outcome = await self._platform.ask(ask, deadline_s, timeout_s)
+            outcome = await self._platform.ask(ask, deadline_s, self._settings.timeout_s)
             if isinstance(outcome, Got):
-                was_taken = outcome.status < 400
-                if url == self._url:  # what an upstream of before says is nothing to the one of now
-                    self._knowledge.learn(mark, kind, outcome)
-                if outcome.problem.refusal is not None:
+                was_taken = outcome.problem.refusal is None
+                if self._is_of_now(wanted, mark, url) and self._knowledge.learn(mark, kind, outcome):
                     self._turns.doubt(line)
         finally:
             self._turns.end(line, was_taken=was_taken)
+        if request.transport is None:
+            if isinstance(outcome, Got):
+                outcome.close()
+            raise CallerLeft
         if isinstance(outcome, Lost):
             count.outcome, count.code = _of_lost(outcome)
             may_have_run = _may_have_run(wanted) if outcome.may_have_run else ""
@@ -219,6 +235,10 @@ class Gateway:
         )
         return answer
 
+    def _is_of_now(self, wanted: Wanted, mark: KeyMark, url: str) -> bool:
+        """Whether an answer is about what is set now: a reload may have changed the key, or the upstream."""
+        return url == self._url and (not wanted.is_with_own_key or self._knowledge.is_own(mark))
+
 
 def _of_lost(lost: Lost) -> tuple[PlatformOutcome, OwnCode]:
     if not lost.may_have_run:
@@ -226,5 +246,5 @@ def _of_lost(lost: Lost) -> tuple[PlatformOutcome, OwnCode]:
     return PlatformOutcome.BROKEN, OwnCode.UPSTREAM_TIMEOUT if lost.is_late else OwnCode.UPSTREAM_BROKEN
 
 
-def _may_have_run(wanted: Wanted) -> str:
-    return "" if wanted.is_harmless else "; the call may have been executed"
+def _may_have_run(asked: Wanted | None) -> str:
+    return "" if asked is None or asked.is_harmless else "; the call may have been executed"

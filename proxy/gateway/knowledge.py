@@ -31,7 +31,15 @@ class Knowledge:
         """The mark of `gateway.api_key` from now on; None: there is none."""
         if own != self._own:
             self.key_refused_at_ms = None
+            if (
+                self._own is not None
+            ):  # its plan is nobody's now, or the caller's who gives it will be asked about
+                self._plans.forget_key(self._own)
         self._own = own
+
+    def is_own(self, key: KeyMark) -> bool:
+        """Whether that is the mark of `gateway.api_key`."""
+        return key == self._own
 
     def covers(self, key: KeyMark, kind: CallKind) -> bool:
         """Whether a call can be answered without asking."""
@@ -46,8 +54,8 @@ class Knowledge:
         refusal = self._plans.recall(key, kind, wall_ms())
         return refusal and (*refusal, PlatformOutcome.REMEMBERED)
 
-    def learn(self, key: KeyMark, kind: CallKind, got: Got) -> None:
-        """Take in what an answer says of the key and its plan."""
+    def learn(self, key: KeyMark, kind: CallKind, got: Got) -> bool:
+        """Take in what an answer says of the key and its plan. Says whether it refuses such calls."""
         answer = Kept(got.status, got.response.headers.get("Content-Type", UNTYPED), got.start)
         if kind == VALIDITY and got.is_decoded:
             self._verdicts.keep(key, answer)
@@ -57,7 +65,9 @@ class Knowledge:
         if key == self._own and kind.route is not PlatformRoute.OTHER:
             self._note_own(got.status)
         refusal = got.problem.refusal
-        if refusal is not None and self._plans.remember(key, kind, refusal, answer, wall_ms()):
+        if refusal is None:
+            return False
+        if self._plans.remember(key, kind, refusal, answer, wall_ms()):
             self._log.warning(
                 "Outlit's plan does not allow such calls for now; they are answered here",
                 key="gateway.api_key" if key == self._own else "a caller's own",
@@ -66,6 +76,7 @@ class Knowledge:
                 plan=refusal.plan,
                 reset_at_ms=refusal.reset_at_ms,
             )
+        return self._plans.refuses(key, kind, wall_ms())
 
     def forget(self) -> None:
         """Forget all of it: another upstream has its own keys and plans."""

@@ -15,6 +15,9 @@ from proxy.ledger import OwnCode, PlatformOutcome
 
 MAX_ANSWER_BYTES: Final = 50_000_000
 
+_BODILESS: Final = (204, 304)
+"""What they say of a length is about another answer."""
+
 _RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER on, for no time: closing resets."""
 
@@ -30,12 +33,9 @@ async def pass_on(
     """
     headers = back(got.response.headers, upstream_url, prefix, is_decoded=got.is_decoded)
     outcome = _outcome(got.status)
-    if _has_left(request):
-        got.close()
-        return web.Response(), PlatformOutcome.ABANDONED, None
     if got.is_whole:
         return web.Response(status=got.status, headers=headers, body=got.start), outcome, None
-    length = got.response.content_length
+    length = None if got.status in _BODILESS else got.response.content_length
     if length is not None and length > MAX_ANSWER_BYTES:
         got.close()
         code = OwnCode.ANSWER_TOO_LARGE
@@ -53,7 +53,7 @@ async def pass_on(
         return answer, PlatformOutcome.ABANDONED, None
     except (aiohttp.ClientError, TimeoutError, OSError):
         is_whole = False
-        if _has_left(request):  # one that was waited for, to take more
+        if request.transport is None:  # one that was waited for, to take more
             return answer, PlatformOutcome.ABANDONED, None
     finally:
         if not is_whole:
@@ -74,10 +74,6 @@ async def _copy(got: Got, answer: web.StreamResponse) -> bool:
             return False
         await answer.write(part)
     return True
-
-
-def _has_left(request: web.Request) -> bool:
-    return request.transport is None
 
 
 def _cut_off(request: web.Request) -> None:

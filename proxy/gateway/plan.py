@@ -110,6 +110,11 @@ class PlanMemory:
         self._entries.clear()
         return count
 
+    def forget_key(self, key: KeyMark) -> None:
+        """Forget all of one API key."""
+        for place in [place for place in self._entries if place[0] == key]:
+            del self._entries[place]
+
     def figures(self, own: KeyMark | None, now_ms: int) -> Sequence[Refused]:
         """What is in force, of the `own` key first, what lasts longest first."""
         self._forget_the_past(now_ms)

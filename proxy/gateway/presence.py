@@ -22,19 +22,26 @@ class Stopped(Exception):
 
 
 async def while_waited_for(
-    request: web.Request, work: Coroutine[Any, Any, T], is_over: Callable[[], bool]
+    request: web.Request,
+    work: Coroutine[Any, Any, T],
+    *,
+    is_worth_hearing: Callable[[], bool],
+    is_over: Callable[[], bool],
 ) -> T:
-    """What `work` returns; it is cancelled some time after its caller has left, or when all is over.
+    """What `work` returns; it is cancelled when its caller has left, or all is over.
 
-    Raises CallerLeft or Stopped then.
+    Where it `is_worth_hearing` it goes on for some time after its caller has left. Raises CallerLeft or
+    Stopped where it was cancelled.
     """
     task = asyncio.ensure_future(work)
     try:
         while not task.done():
             await asyncio.wait((task,), timeout=_LOOK_S)
             if request.transport is None and not task.done():
-                await asyncio.wait((task,), timeout=_HEARD_OUT_S)
-                raise CallerLeft
+                if is_worth_hearing():
+                    await asyncio.wait((task,), timeout=_HEARD_OUT_S)
+                if not task.done():
+                    raise CallerLeft
             if is_over() and not task.done():
                 raise Stopped
         return task.result()

@@ -16,10 +16,11 @@ from cachetools import TTLCache
 DOUBTING_S: Final = 2.0
 """After so long without a word twice as many may be on their way, where no call has succeeded lately."""
 TRUSTING_S: Final = 0.5
-"""The same where one has: refusals are quick, and so is what the wait costs."""
+"""The same where one has, for a few times: refusals are quick, and so is what the wait costs."""
 
 _TRUSTED_FOR_S: Final = 60.0
 _MAX_TRUSTED: Final = 1_000
+_QUICK_DOUBLINGS: Final = 3
 _MOST_DOUBLINGS: Final = 10
 
 
@@ -27,7 +28,7 @@ _MOST_DOUBLINGS: Final = 10
 class _Line:
     """Calls that are told apart from all others. `taken`: how many succeeded since it began.
 
-    `silent_since_s`: of the event loop, when something was heard last, or the first went.
+    `silent_since_s`: of the event loop, when one succeeded last, or the first went.
     """
 
     asking: int = 0
@@ -54,13 +55,11 @@ class Turns:
         line.waiting += 1
         try:
             while line.asking and not is_settled() and (now_s := clock()) < deadline_s:
-                patience_s = TRUSTING_S if name in self._trusted else DOUBTING_S
-                silences = int((now_s - line.silent_since_s) / patience_s)
-                if line.asking < max(1, line.taken, 2 ** min(silences, _MOST_DOUBLINGS)):
+                doublings, next_s = self._doublings(name, now_s - line.silent_since_s)
+                if line.asking < max(1, line.taken, 2**doublings):
                     return
-                until_s = min(deadline_s, line.silent_since_s + (silences + 1) * patience_s)
                 with suppress(TimeoutError):
-                    async with asyncio.timeout_at(until_s):
+                    async with asyncio.timeout_at(min(deadline_s, line.silent_since_s + next_s)):
                         await line.heard.wait()
         finally:
             line.waiting -= 1
@@ -74,13 +73,13 @@ class Turns:
         line.asking += 1
 
     def end(self, name: Hashable, *, was_taken: bool) -> None:
-        """It is answered, or never will be. `was_taken`: it succeeded, so the plan allows such calls."""
+        """It is answered, or never will be. `was_taken`: its answer was not that a plan forbids it."""
         line = self._lines[name]
         line.asking -= 1
         if was_taken:
             line.taken += 1
+            line.silent_since_s = asyncio.get_running_loop().time()
             self._trusted[name] = True
-        line.silent_since_s = asyncio.get_running_loop().time()
         line.heard.set()
         line.heard = asyncio.Event()
         self._forget_an_empty(name, line)
@@ -90,6 +89,16 @@ class Turns:
         self._trusted.pop(name, None)
         if name in self._lines:
             self._lines[name].taken = 0
+
+    def _doublings(self, name: Hashable, silent_s: float) -> tuple[int, float]:
+        """How often the window has doubled in a silence; and how long that is when it does so next."""
+        quick = _QUICK_DOUBLINGS if name in self._trusted else 0
+        quick_s = quick * TRUSTING_S
+        if silent_s < quick_s:
+            done = int(silent_s / TRUSTING_S)
+            return done, (done + 1) * TRUSTING_S
+        slow = int((silent_s - quick_s) / DOUBTING_S)
+        return min(quick + slow, _MOST_DOUBLINGS), quick_s + (slow + 1) * DOUBTING_S
 
     def _forget_an_empty(self, name: Hashable, line: _Line) -> None:
         if not line.asking and not line.waiting:

@@ -6,6 +6,7 @@ are file descriptors, which the other listener needs, too.
 """
 
 import asyncio
+from itertools import chain
 from typing import Any, Final
 
 from aiohttp import web
@@ -61,12 +62,14 @@ class _Connection(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        connections = self._server.connections
-        if len(connections) > MAX_CONNECTIONS:
+        if len(self._server.connections) > MAX_CONNECTIONS:
             # A probe must find a place, however many others hold one and do nothing with it.
-            others = (other for other in connections if isinstance(other, _Connection) and other is not self)
-            next((other for other in others if other.is_idle), self).force_close()
             self._server.metrics.ops_connections_closed["at_the_bound"].inc()
+            others = [each for each in self._server.connections if isinstance(each, _Connection)]
+            others.remove(self)
+            idle = (other for other in others if other.is_idle)
+            slow = (other for other in others if other.is_slow)
+            next(chain(idle, slow), self).drop()
         loop = asyncio.get_running_loop()
         self._first_request = loop.call_later(_FIRST_REQUEST_S, self._close_where_none_came)
 
@@ -77,8 +80,21 @@ class _Connection(RequestHandler):
 
     @property
     def is_idle(self) -> bool:
-        """Whether it waits for a request."""
-        return self._current_request is None
+        """Whether it is open, and waits for a request."""
+        return self.transport is not None and self._current_request is None and not self._messages
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether its peer has not read what was written."""
+        transport = self.transport
+        return isinstance(transport, asyncio.Transport) and transport.get_write_buffer_size() > 0
+
+    def drop(self) -> None:
+        """End it now: closing would wait for a peer that may read nothing."""
+        transport = self.transport
+        self.force_close()
+        if isinstance(transport, asyncio.Transport):
+            transport.abort()
 
     def _close_where_none_came(self) -> None:
         if not self._request_count:

@@ -82,6 +82,13 @@ def test_a_host_that_nobody_knows_is_said_to_be_named_wrongly(operator: Operator
 @pytest.mark.parametrize(
     "command", [*COMMANDS, ("platform", "validate"), ("platform", "retry")], ids=" ".join
 )
+def test_a_password_in_the_address_is_refused_and_not_repeated(operator: Operator) -> None:
+    result = operator.run("status", "--ops-url", operator.proxy.ops_url.replace("//", "//ops:sekret@"))
+    assert result.exit_code == 1
+    assert "takes no user or password: leave them out" in result.stderr
+    assert "sekret" not in result.output
+
+
 def test_a_token_that_is_wrong_is_not_said_to_be_missing_too(
     operator: Operator, command: tuple[str, ...]
 ) -> None:

@@ -244,7 +244,11 @@ async def test_only_statuses_of_plans_are_remembered(callers: Callers, status: i
     assert_asked(await callers.calls(), 2)
 
 
-@pytest.mark.parametrize("reset_at", [10**30, 2**63, now_ms() + 500 * 86_400_000, 9_007_199_254_740_991])
+@pytest.mark.parametrize(
+    "reset_at",
+    [10**30, 2**63, now_ms() + 500 * 86_400_000, 9_007_199_254_740_991],
+    ids=["no time", "64 bits", "500 days", "2**53"],
+)
 async def test_a_reset_far_away_is_asked_about_again_within_the_hour(callers: Callers, reset_at: int) -> None:
     """Absurd or not: what is said of next century must not close the key until then."""
     order = exhausted(reset_at=reset_at)
@@ -386,3 +390,13 @@ async def test_another_upstream_has_said_nothing_yet(callers: Callers, raw_outli
     go.set()
     assert (await under_way).status == 402
     assert (await callers.tool(caller="own")).status == 200
+
+
+async def test_a_key_that_is_replaced_leaves_nothing_behind(callers: Callers) -> None:
+    """What its plan has used up is no caller's, and was shown as one's until its reset."""
+    await callers.order(exhausted())
+    assert (await callers.tool(caller="operator")).status == 402
+    assert (await callers.status())["refused"]
+    callers.api_key = fresh_key()
+    await callers.reload(api_key=callers.secret, timeout_s=5.0)
+    assert (await callers.status())["refused"] == []

@@ -139,8 +139,9 @@ async def test_a_refusal_puts_an_end_to_the_trust_in_a_plan(
     """After it one goes alone again, however many had succeeded before."""
     monkeypatch.setattr(turns, "TRUSTING_S", 0.001)
     monkeypatch.setattr(turns, "DOUBTING_S", 60.0)
-    outlit.begin(says(SERVED, REFUSED))
+    outlit.begin(says(SERVED, USED_UP))
     assert [(await send(callers)).status for _ in range(2)] == [200, 402]
+    await callers.retry()
     go = asyncio.Event()
     outlit.begin(after(go, says(SERVED)))
     calls = [asyncio.create_task(send(callers)) for _ in range(4)]
@@ -150,11 +151,9 @@ async def test_a_refusal_puts_an_end_to_the_trust_in_a_plan(
 
 
 @pytest.mark.usefixtures("patient")
-async def test_a_refusal_in_the_midst_of_a_herd_has_one_go_alone_again(
-    outlit: Outlit, callers: Callers
-) -> None:
+async def test_a_refusal_that_names_no_end_holds_nobody_up(outlit: Outlit, callers: Callers) -> None:
     calls, answered = await herd(outlit, callers, 6, SERVED, SERVED, REFUSED, SERVED, SERVED, SERVED)
-    for ended, gone in enumerate([1, 2, 4, 4, 5, 6]):
+    for ended, gone in enumerate([1, 2, 4, 5, 6, 6]):
         await assert_gone(outlit, callers, gone)
         answered[ended].set()
     statuses = [reply.status for reply in await asyncio.gather(*calls)]
@@ -184,6 +183,46 @@ async def test_a_turn_that_does_not_come_in_time_is_not_waited_for(outlit: Outli
     await outlit.until_requests(1)
     await callers.reload(url=outlit.url, api_key=callers.secret, timeout_s=0.1)
     async with asyncio.timeout(PATIENCE_S):
-        assert (await send(callers)).status in {502, 504}
+        reply = await send(callers)
+    assert (reply.status, reply.json["code"], reply.json["retryable"]) == (503, "overloaded", True)
+    assert len(outlit.requests) == 1, "it was sent when nobody could have its answer in time"
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
+
+
+async def test_what_is_in_line_for_callers_who_have_left_is_never_sent(
+    outlit: Outlit, callers: Callers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever repeats what he has given up would have it done twice."""
+    monkeypatch.setattr(turns, "DOUBTING_S", 60.0)
+    outlit.begin(hangs)
+    first = asyncio.create_task(send(callers))
+    await outlit.until_requests(1)
+    others = [asyncio.create_task(send(callers)) for _ in range(3)]
+    await callers.status()
+    for other in others:
+        other.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    async with asyncio.timeout(PATIENCE_S):
+        while (await callers.stack.metrics())("gateway_in_flight") > 1:
+            pass
+    outlit.behave = says(SERVED)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    assert len(outlit.requests) == 1
+
+
+async def test_answers_that_say_nothing_of_a_plan_hold_nobody_up(
+    outlit: Outlit, callers: Callers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One agent with bad input must not slow all others down."""
+    monkeypatch.setattr(turns, "DOUBTING_S", 60.0)
+    monkeypatch.setattr(turns, "TRUSTING_S", 60.0)
+    bad = answer(b'{"error":"Invalid input"}', "400 Bad Request")
+    calls, answered = await herd(outlit, callers, 8, *[bad] * 8)
+    for ended, gone in enumerate([1, 2, 4, 5]):
+        await assert_gone(outlit, callers, gone if ended < 3 else 6)
+        answered[ended].set()
+    for each in answered:
+        each.set()
+    assert {reply.status for reply in await asyncio.gather(*calls)} == {400}

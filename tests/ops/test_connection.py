@@ -83,6 +83,15 @@ async def test_a_probe_finds_a_place_however_many_idle(
     assert await closed(stack) == {"at_the_bound": 21 + 1 - 8}
 
 
+async def test_a_burst_does_not_exceed_the_bound(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that came in one turn of the loop chose the same connection to close, which was closed already."""
+    monkeypatch.setattr(connection, "MAX_CONNECTIONS", 8)
+    await asyncio.gather(*(opened() for _ in range(60)))
+    assert (await (await opened()).ask(PROBE)).status == 200
+    served = [task for task in asyncio.all_tasks() if "RequestHandler.start" in repr(task.get_coro())]
+    assert 1 <= len(served) <= 8
+
+
 async def test_whoever_asks_nothing_is_closed(
     stack: Stack, opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
