@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -39,10 +40,23 @@ def wait_for(what: str, fact: Callable[[], T | None], timeout_s: float = 30.0) -
 
 
 def free_port() -> int:
-    """A port of the loopback that was free a moment ago: a program is told its neighbour's beforehand."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of the loopback that was free a moment ago: a program is told its neighbour's beforehand.
+
+    Below those that the system gives away by itself, or a listener of another test could get it meanwhile;
+    and below those of the Redis servers.
+    """
+    for _ in range(1_000):
+        port = _chance.randrange(2_000, 9_900)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("there is no free port")
+
+
+_chance = Random()
 
 
 def http(

@@ -22,7 +22,6 @@ MAX_CALLS: Final = 128
 MAX_CALLS_OF_OTHERS: Final = 64
 """Up to so many at one time a caller with a key of their own gets a place: anybody can write `ok_`."""
 
-
 _BODY_S: Final = 10.0
 
 

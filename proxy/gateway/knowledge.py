@@ -31,10 +31,8 @@ class Knowledge:
         """The mark of `gateway.api_key` from now on; None: there is none."""
         if own != self._own:
             self.key_refused_at_ms = None
-            if (
-                self._own is not None
-            ):  # its plan is nobody's now, or the caller's who gives it will be asked about
-                self._plans.forget_key(self._own)
+        if own != self._own and self._own is not None:
+            self._plans.forget_key(self._own)  # whoever gives it as a key of their own hears of it anew
         self._own = own
 
     def is_own(self, key: KeyMark) -> bool:

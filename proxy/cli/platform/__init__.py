@@ -10,7 +10,7 @@ from proxy.cli.options import Seconds
 from proxy.cli.platform.calling import RunningGateway, gateway_options
 from proxy.cli.platform.facts import integration_lines, valid_line
 from proxy.cli.platform.given import files_completed, json_object
-from proxy.cli.platform.refusals import ANOTHER_KEY
+from proxy.cli.platform.refusals import ANOTHER_KEY, MAY_BE_DONE
 from proxy.cli.platform.showing import write
 from proxy.cli.terminal import as_json, counted
 
@@ -111,10 +111,13 @@ def tool(*, gateway: RunningGateway, name: str, given: bytes, timeout_s: float |
     if timeout_s is not None:
         gateway = replace(gateway, timeout_s=timeout_s)
     body = b'{"tool": %b, "input": %b}' % (as_json(name).encode(), given)
-    with gateway.asked("POST", "tools/call", body=body, changes_nothing=False) as answer:
-        if not answer.is_success:
-            gateway.refuse(answer, changes_nothing=False, in_json=in_json)
-        write(answer.parts, answer.headers, in_json=in_json)
+    try:
+        with gateway.asked("POST", "tools/call", body=body, changes_nothing=False) as answer:
+            if not answer.is_success:
+                gateway.refuse(answer, changes_nothing=False, in_json=in_json)
+            write(answer.parts, answer.headers, in_json=in_json)
+    except KeyboardInterrupt:  # here, around all of it: it comes between any two lines
+        raise Failed(f"interrupted before the answer was whole; {MAY_BE_DONE}") from None
 
 
 @platform.command()

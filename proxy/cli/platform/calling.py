@@ -52,10 +52,6 @@ class RunningGateway:
                 if changes_nothing:
                     raise
                 raise Failed(f"{error.message}; {MAY_BE_DONE}") from None
-            except KeyboardInterrupt:
-                if changes_nothing:
-                    raise
-                raise Failed(f"interrupted before the answer was whole; {MAY_BE_DONE}") from None
 
     def refusal(self, answer: Incoming, body: bytes) -> Refusal:
         """What an answer means that was not wanted. Raises Failed where there is no gateway to give it."""
