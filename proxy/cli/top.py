@@ -96,7 +96,7 @@ def _watch(
             answered_at = time.monotonic()
             show.seen(last)
         next_at = max(next_at + interval_s, time.monotonic())
-        if is_left_within(next_at - time.monotonic()):
+        if is_left_within(max(0.0, next_at - time.monotonic())):  # a moment has passed since it was compared
             return
 
 
