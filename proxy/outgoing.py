@@ -7,7 +7,8 @@ user's business.
 
 import asyncio
 from dataclasses import dataclass
-from types import SimpleNamespace
+from types import SimpleNamespace, TracebackType
+from typing import Self
 
 import aiohttp
 from aiohttp.client_reqrep import ConnectionKey
@@ -59,6 +60,29 @@ class Sent:
     """
 
     anything: bool = False
+
+
+class Outgoing:
+    """What asks Outlit: an async context manager, which has a session while it is open."""
+
+    def __init__(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = open_session()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.session.close()
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """To ask by. Raises RuntimeError outside of the `async with`."""
+        if self._session is None:
+            raise RuntimeError(f"{type(self).__name__} is an async context manager")
+        return self._session
 
 
 def left_s(deadline_s: float) -> float:

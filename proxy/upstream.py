@@ -5,8 +5,6 @@ points), reads a bounded part of the answer, and waits no longer than it is told
 """
 
 import asyncio
-from types import TracebackType
-from typing import Self
 
 import aiohttp
 from tenacity import (
@@ -19,7 +17,7 @@ from tenacity import (
 from yarl import URL
 
 from proxy.lanes import Lane
-from proxy.outgoing import CONNECT_ATTEMPTS, Sent, in_words, left_s, open_session
+from proxy.outgoing import CONNECT_ATTEMPTS, Outgoing, Sent, in_words, left_s
 from proxy.wire.answers import Answer, NoAnswer, printable
 from proxy.wire.limits import PublicKey
 from proxy.wire.rate_headers import read_rate_headers
@@ -29,30 +27,20 @@ MAX_ANSWER_BYTES = 262_144
 """How much of an answer is read: a long error for each of 100 events; the rest is not waited for."""
 
 
-class Upstream:
+class Upstream(Outgoing):
     """The way to one Ingest API. An async context manager; `post` may be called from many tasks at once.
 
     It has as many connections as there are calls of `post` at one time.
     """
 
     def __init__(self, url: str, *, timeout_s: float) -> None:
+        super().__init__()
         self.go_by(url, timeout_s=timeout_s)
-        self._session: aiohttp.ClientSession | None = None
 
     def go_by(self, url: str, *, timeout_s: float) -> None:
         """Send there from the next request on, and wait so long for its answer."""
         self._url = url.rstrip("/")
         self._timeout_s = timeout_s
-
-    async def __aenter__(self) -> Self:
-        self._session = open_session()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._session is not None:
-            await self._session.close()
 
     async def post(self, key: PublicKey, lane: Lane, body: bytes) -> Answer | NoAnswer:
         """Send one batch. Within the time-out a connection is tried again as long as nothing was sent."""
@@ -76,11 +64,9 @@ class Upstream:
     async def _attempt(
         self, url: URL, headers: dict[str, str], body: bytes, deadline: float
     ) -> Answer | NoAnswer:
-        if self._session is None:
-            raise RuntimeError("Upstream is an async context manager")
         sent = Sent()
         try:
-            response = await self._session.post(
+            response = await self.session.post(
                 url,
                 data=body,
                 headers=headers,

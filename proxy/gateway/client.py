@@ -7,8 +7,7 @@ after a time-out, a reset or a 500.
 import zlib
 from dataclasses import dataclass, field
 from math import inf
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -24,7 +23,7 @@ from tenacity import (
 from yarl import URL
 
 from proxy.log import forget_variables
-from proxy.outgoing import CONNECT_ATTEMPTS, Sent, in_words, left_s, open_session
+from proxy.outgoing import CONNECT_ATTEMPTS, Outgoing, Sent, in_words, left_s
 from proxy.wire.answers import printable
 from proxy.wire.platform import Problem, read_problem
 from proxy.wire.rate_headers import read_rate_headers
@@ -83,22 +82,12 @@ class Lost:
     error: str
 
 
-class PlatformClient:
+class PlatformClient(Outgoing):
     """The way to one Platform API. An async context manager; may be asked from many tasks at once."""
 
     def __init__(self, requests: Counter) -> None:
+        super().__init__()
         self._requests = requests
-        self._session: aiohttp.ClientSession | None = None
-
-    async def __aenter__(self) -> Self:
-        self._session = open_session()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._session is not None:
-            await self._session.close()
 
     async def ask(self, ask: Ask, deadline_s: float, timeout_s: float) -> Got | Lost:
         """Ask until `deadline_s` of the event loop, which is `timeout_s` after the call came.
@@ -115,13 +104,11 @@ class PlatformClient:
         return await attempts(self._attempt, ask, deadline_s, timeout_s)
 
     async def _attempt(self, ask: Ask, deadline_s: float, timeout_s: float) -> Got | Lost:
-        if self._session is None:
-            raise RuntimeError("PlatformClient is an async context manager")
         within_s = left_s(deadline_s)
         sent = Sent()
         self._requests.inc()
         try:
-            response = await self._session.request(
+            response = await self.session.request(
                 ask.method,
                 URL(ask.url, encoded=True),
                 data=ask.body or None,

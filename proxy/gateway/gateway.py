@@ -29,7 +29,7 @@ from proxy.gateway.presence import CallerLeft, Stopped, while_waited_for
 from proxy.gateway.turns import Turns
 from proxy.gateway.validity import Marks
 from proxy.ledger import OwnCode, PlatformOutcome, PlatformRoute
-from proxy.metrics import OTHER_TOOLS, Metrics
+from proxy.metrics import OTHER_TOOLS, GatewayMetrics
 from proxy.settings import ALL, GatewaySettings
 
 MAX_HEARD_OUT: Final = 32
@@ -55,9 +55,9 @@ class _Count:
 class Gateway:
     """The way to the Platform API, for callers of the operations listener. `url`: Outlit's address."""
 
-    def __init__(self, metrics: Metrics, settings: GatewaySettings, url: str) -> None:
+    def __init__(self, metrics: GatewayMetrics, settings: GatewaySettings, url: str) -> None:
         self._metrics = metrics
-        self._platform = PlatformClient(metrics.gateway_upstream_requests)
+        self._platform = PlatformClient(metrics.upstream_requests)
         self._marks = Marks()
         self._knowledge = Knowledge()
         self._turns = Turns()
@@ -68,13 +68,13 @@ class Gateway:
         self._operators: Operators | None = None
         self._settings, self._url = settings, url
         self._log = structlog.get_logger("gateway")
-        metrics.gateway_in_flight.set_function(lambda: self._in_flight)
-        metrics.gateway_in_flight_limit.set(MAX_CALLS)
+        metrics.in_flight.set_function(lambda: self._in_flight)
+        metrics.in_flight_limit.set(MAX_CALLS)
         knowledge = self._knowledge
-        metrics.gateway_plan_refusals["own"].set_function(lambda: knowledge.count_refusals(is_own=True))
-        metrics.gateway_plan_refusals["callers"].set_function(lambda: knowledge.count_refusals(is_own=False))
-        metrics.gateway_plan_reset.set_function(knowledge.own_reset_s)
-        metrics.gateway_api_key_refused.set_function(lambda: knowledge.key_refused_at_ms is not None)
+        metrics.plan_refusals["own"].set_function(lambda: knowledge.count_refusals(is_own=True))
+        metrics.plan_refusals["callers"].set_function(lambda: knowledge.count_refusals(is_own=False))
+        metrics.plan_reset.set_function(knowledge.own_reset_s)
+        metrics.api_key_refused.set_function(lambda: knowledge.key_refused_at_ms is not None)
         self.go_by(settings, url)
 
     def go_by(self, settings: GatewaySettings, url: str) -> None:
@@ -169,13 +169,13 @@ class Gateway:
             self._in_flight -= 1
             if not self._in_flight:
                 self._idle.set()
-            self._metrics.gateway_requests.labels(count.route, count.outcome).inc()
+            self._metrics.requests.labels(count.route, count.outcome).inc()
             if count.tool is not None:
-                self._metrics.gateway_tool_calls.labels(count.tool, count.outcome).inc()
+                self._metrics.tool_calls.labels(count.tool, count.outcome).inc()
             if count.code is not None:
-                self._metrics.gateway_own_answers[count.code].inc()
+                self._metrics.own_answers[count.code].inc()
             if count.asked is not None:
-                self._metrics.gateway_seconds.observe(time.perf_counter() - began_s)
+                self._metrics.seconds.observe(time.perf_counter() - began_s)
 
     async def _serve(self, request: web.Request, place: Place | Astray, count: _Count) -> web.StreamResponse:
         """Answer a call, if it may be made. Raises Rejected, or CallerLeft."""

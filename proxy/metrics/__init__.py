@@ -1,5 +1,9 @@
-"""What operators see in numbers: ``catalogue`` defines every metric, ``families`` says how one is made."""
+"""What operators see in numbers.
 
-from proxy.metrics.catalogue import LEDGER, OTHER_KEYS, OTHER_TOOLS, REPAIRED, Metrics
+``catalogue`` defines every metric, ``gateway`` those of the gateway; ``families`` says how one is made.
+"""
 
-__all__ = ["LEDGER", "OTHER_KEYS", "OTHER_TOOLS", "REPAIRED", "Metrics"]
+from proxy.metrics.catalogue import LEDGER, OTHER_KEYS, REPAIRED, Metrics
+from proxy.metrics.gateway import OTHER_TOOLS, GatewayMetrics
+
+__all__ = ["LEDGER", "OTHER_KEYS", "OTHER_TOOLS", "REPAIRED", "GatewayMetrics", "Metrics"]

@@ -8,7 +8,7 @@ stand the `process_…` metrics (processor time, memory, descriptors, start) tha
 
 import os
 import platform
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from math import nan
 from pathlib import Path
 
@@ -21,19 +21,16 @@ from proxy.ledger import (
     Books,
     Dead,
     Dropped,
-    OwnCode,
     Pause,
-    PlatformOutcome,
-    PlatformRoute,
     Rejected,
     Underfull,
     Unsafe,
 )
 from proxy.metrics.families import Makers, WhileKnown
+from proxy.metrics.gateway import GatewayMetrics
 from proxy.wire.answers import STATUS, Code
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_CALL_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _SKEW_SECONDS = (1.0, 5.0, 15.0, 60.0, 300.0, 3600.0, 86_400.0)
 _BATCH_EVENTS = (1, 2, 3, 5, 10, 20, 50, 99, 100)
 
@@ -41,13 +38,7 @@ LEDGER = ("accepted", "held", "delivered", "dead", "dropped")
 OTHER_KEYS = "other"
 """The label of all keys that have none of their own."""
 
-PLAN_KEYS = ("own", "callers")
-"""Whose plan: that of `gateway.api_key`, or of the keys that callers give."""
-
 OPS_CLOSED = ("at_the_bound", "no_request", "no_http")
-
-OTHER_TOOLS = "other"
-"""The label of all tools that `gateway.tools` does not name."""
 
 REPAIRED = ("source", "sessionId", "fingerprint", "userIdentity", "customerIdentity", "other")
 
@@ -82,7 +73,8 @@ class Metrics:
         self._key_labels: set[str] = set()
         self._of_the_door()
         self._of_delivery()
-        self._of_the_gateway()
+        self.gateway = GatewayMetrics(self._make)
+        self._of_operations()
         self._of_the_log()
         self._of_the_settings()
         self._of_the_buffer()
@@ -204,60 +196,15 @@ class Metrics:
             "rate_limit_remaining", "Requests left in the window, as upstream's last answer said.", "key"
         )
 
-    def _of_the_gateway(self) -> None:
-        make = self._make
-        self.gateway_requests = make.counter_by(
-            "gateway_requests", "Calls to the Platform gateway by what became of them.", "route", "outcome"
-        )
-        for route in PlatformRoute:
-            for outcome in PlatformOutcome:
-                self.gateway_requests.labels(route, outcome)
-        self.gateway_tool_calls = make.counter_by(
-            "gateway_tool_calls",
-            "Those of them that call a tool; gateway.tools gives a tool a label of its own.",
-            "tool",
-            "outcome",
-        )
-        self._shown_tools: set[str] = set()
-        self.show_tools(())
-        self.gateway_own_answers = make.counters(
-            "gateway_own_answers",
-            "Calls that the gateway answered itself, by the code it gave.",
-            "code",
-            OwnCode,
-        )
-        self.gateway_upstream_requests = make.counter(
-            "gateway_upstream_requests",
-            "Attempts to ask the Platform API: repeated ones count, and those that found no connection.",
-        )
-        self.gateway_seconds = make.histogram(
-            "gateway_request_seconds",
-            "Time from a call to the end of its answer, of calls that Outlit was asked for.",
-            _CALL_SECONDS,
-        )
-        self.gateway_in_flight = make.gauge("gateway_in_flight", "Calls to the gateway under way.")
-        self.gateway_in_flight_limit = make.gauge("gateway_in_flight_limit", "The most that may be.")
-        self.gateway_plan_refusals = make.gauges(
-            "gateway_plan_refusals",
-            "What plans have used up, as remembered: such calls are answered here.",
-            "key",
-            PLAN_KEYS,
-        )
-        self.gateway_plan_reset = make.gauge(
-            "gateway_plan_reset_timestamp_seconds",
-            "When the last of what the plan of gateway.api_key has used up is back, 0 if nothing is used up.",
-        )
-        self.gateway_api_key_refused = make.gauge(
-            "gateway_api_key_refused", "1 while Outlit refuses gateway.api_key, as it said last."
-        )
-        self.ops_connections_closed = make.counters(
+    def _of_operations(self) -> None:
+        self.ops_connections_closed = self._make.counters(
             "ops_connections_closed",
             "Connections closed by the operations listener: idle ones at its bound, those that asked nothing,"
             " and those that spoke no HTTP.",
             "reason",
             OPS_CLOSED,
         )
-        self.ops_hosts_refused = make.counter(
+        self.ops_hosts_refused = self._make.counter(
             "ops_hosts_refused", "Requests to the operations listener under a host that is not allowed."
         )
 
@@ -370,17 +317,6 @@ class Metrics:
         self.connections_limit.set(connections)
         self.pending_limit_bytes.set(body_bytes)
         self.in_flight_limit.set(in_flight)
-
-    def show_tools(self, tools: Iterable[str]) -> None:
-        """Have the counts of these tools, and of all others together, there from now on, and no more."""
-        now = {*tools, OTHER_TOOLS}
-        for tool in now | self._shown_tools:
-            for outcome in PlatformOutcome:
-                if tool in now:
-                    self.gateway_tool_calls.labels(tool, outcome)
-                else:
-                    self.gateway_tool_calls.remove(tool, outcome)
-        self._shown_tools = now
 
     # -- of the buffer ---------------------------------------------------------------------------------
 

@@ -39,8 +39,7 @@ class Runner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
-        # How a server is made again with a connection of ours.
-        server = _Server(made.request_handler, request_factory=made.request_factory, **made._kwargs)  # noqa: SLF001
+        server = _Server(made.request_handler, request_factory=made.request_factory, **made._kwargs)  # noqa: SLF001  # how a server is made again, with a connection of ours
         server.metrics = self._metrics
         return server
 

@@ -46,7 +46,7 @@ class Hosts:
             return await handler(request)
         self._metrics.ops_hosts_refused.inc()
         if is_of_the_gateway(request.rel_url.raw_path):
-            self._metrics.gateway_own_answers[OwnCode.HOST_NOT_ALLOWED].inc()
+            self._metrics.gateway.own_answers[OwnCode.HOST_NOT_ALLOWED].inc()
             return own_answer(OwnCode.HOST_NOT_ALLOWED, _WHY)
         return as_json({"error": _WHY, "code": OwnCode.HOST_NOT_ALLOWED}, status=403)
 

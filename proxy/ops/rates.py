@@ -48,7 +48,7 @@ class Rates:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._platform = {
-            outcome: [metrics.gateway_requests.labels(route, outcome) for route in PlatformRoute]
+            outcome: [metrics.gateway.requests.labels(route, outcome) for route in PlatformRoute]
             for outcome in PlatformOutcome
         }
         self._looks: deque[_Look] = deque(maxlen=int(RECENT_S / LOOK_S) + 1)

@@ -68,7 +68,7 @@ class Rooms:
             max_bytes_per_key=settings.buffer.max_bytes_per_key,
         )
         status = Status(buffer, books, metrics, health, reloads, settings, started_at_ms=wall_ms())
-        gateway = Gateway(metrics, settings.gateway, settings.upstream.url)
+        gateway = Gateway(metrics.gateway, settings.gateway, settings.upstream.url)
         operations = make_app(
             buffer,
             books,

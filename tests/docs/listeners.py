@@ -17,7 +17,7 @@ def operations() -> web.Application:
     nothing, metrics, health, settings = cast(Buffer, None), Metrics(), Health(), Settings()
     books = Bookkeeper(nothing, metrics, retention_s=1.0)
     status = Status(nothing, books, metrics, health, Reloads(), settings, started_at_ms=0)
-    gateway = Gateway(metrics, settings.gateway, settings.upstream.url)
+    gateway = Gateway(metrics.gateway, settings.gateway, settings.upstream.url)
     return make_app(nothing, books, metrics, health, "a-token", status=status, gateway=gateway)
 
 
