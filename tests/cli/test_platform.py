@@ -430,7 +430,11 @@ def test_what_outlit_refuses_is_one_line_with_what_to_do(reply: Reply, line: str
         ),
         (404, "not_found", "nothing is there: write --ops-url without a path"),
         (413, "body_too_large", "the input is larger than it takes: 1 MB at most"),
-        (503, "overloaded", "it has as many calls under way as it takes; try again"),
+        (
+            503,
+            "overloaded",
+            "as many calls are under way as it takes, or others went first; nothing was sent; try again",
+        ),
         (503, "stopping", f"it is being stopped; {AGAIN}"),
         (502, "upstream_unreachable", "it does not reach Outlit, and has sent nothing; try again"),
         (504, "upstream_timeout", f"Outlit did not answer within gateway.timeout; {AGAIN}"),
