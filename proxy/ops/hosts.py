@@ -2,8 +2,8 @@
 
 A page that an operator's browser has open can have its own name point at this listener for a while, and then
 ask it from inside the network: to the browser that is the page's own server. What the page cannot change is
-the Host header, in which its name stands. An IP address needs no name, and `localhost` is nobody's, so these
-always pass: probes and commands beside the proxy go on.
+the Host header, in which its name stands. An IP address needs no name, `localhost` is nobody's, and a name in
+`ops.listen` is the operator's own, so these always pass: probes and commands beside the proxy go on.
 """
 
 import re

@@ -80,7 +80,7 @@ class Rooms:
             taps=taps,
             on_drain=lambda begins: flusher.linger(lingers=not begins),
             gateway=gateway,
-            allowed_hosts=settings.ops.allowed_hosts,
+            allowed_hosts=settings.ops.names,
         )
         _set_limits(metrics, settings)
         return cls(
@@ -114,7 +114,7 @@ class Rooms:
         self.books.set_bounds(now.dead.retention_s, now.buffer.max_bytes, now.buffer.max_bytes_per_key)
         self.status.go_by(now)
         self.gateway.go_by(now.gateway, now.upstream.url)
-        go_by(self.operations, _token(now), lease_s=delivery.lease_s, allowed_hosts=now.ops.allowed_hosts)
+        go_by(self.operations, _token(now), lease_s=delivery.lease_s, allowed_hosts=now.ops.names)
         self.metrics.max_key_labels = now.metrics.max_key_labels
         _set_limits(self.metrics, now)
         if now.log != before.log:

@@ -33,8 +33,8 @@ NOTES: Mapping[str, str] = MappingProxyType(
         "ops.allowed_hosts": (
             '"*" allows all. In small letters and ASCII, as browsers send them, an IPv6 address in brackets.'
             " List the names under which operators and Prometheus come: else a page that a browser on this"
-            " network opens can give this listener a name of its own (DNS rebinding). IP addresses and"
-            " localhost always pass, for nobody can give those to another."
+            " network opens can give this listener a name of its own (DNS rebinding). IP addresses,"
+            " localhost and a name in ops.listen always pass, for no page can give itself those."
         ),
         "buffer.url": (
             'A file\'s absolute path has four slashes, as in "sqlite:////data/outlit-proxy.db". It'

@@ -1,13 +1,15 @@
 """`ops.allowed_hosts`: a page that rebinds its own name to the operations listener gets nothing from it."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from proxy.settings import Settings
+from proxy.settings import ListenAddress, Settings
 from tests.ops.listener import TOKEN, Listener, listening
 from tests.stack import PATIENCE_S, running_stack, settings_of
 
@@ -194,3 +196,19 @@ async def test_the_service_goes_by_the_setting_and_by_its_reload(tmp_path: Path)
                 await asyncio.sleep(0.01)
         assert (await stack.get("/livez", Host="old.example")).status == 403
         assert (await stack.metrics())("ops_hosts_refused_total") >= 2
+
+
+async def test_the_name_that_it_listens_on_passes_for_commands_ask_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve = socket.getaddrinfo
+
+    def resolved(host: str, *rest: Any, **named: Any) -> Any:
+        return resolve("127.0.0.1" if host == "Proxy.internal" else host, *rest, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+    ops = {"listen": ListenAddress("Proxy.internal", 0), "allowed_hosts": ("listed.example",)}
+    async with running_stack(tmp_path, ops=ops) as stack:
+        assert (await stack.get("/readyz", Host="proxy.internal")).status == 200
+        assert (await stack.get("/readyz", Host="listed.example")).status == 200
+        assert (await stack.get("/readyz", Host="other.internal")).status == 403

@@ -23,3 +23,8 @@ class OpsSettings(FrozenTable):
         default=(ALL,),
         description="names by which this listener may be called, without port; by another it answers 403",
     )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those by which the listener may be called: its own, too, by which commands beside it ask."""
+        return (*self.allowed_hosts, self.listen.host.lower())
