@@ -14,7 +14,7 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -56,11 +56,15 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """A value as a source gave it. `where` begins an error's line, `origin` is for `Settings.origins`."""
+    """A value as a source gave it. `where` begins an error's line, `origin` is for `Settings.origins`.
+
+    `write`: how such a value is written there.
+    """
 
     value: object
     where: str
     origin: str
+    write: Callable[[object], str] = json.dumps
 
 
 @dataclass(slots=True)
@@ -207,7 +211,9 @@ def _read_table(file: str, table: str, content: Mapping[str, object], gathered: 
             continue
         # A duration without a unit, as it would come from any other source: a text, which is then refused.
         bare = setting.kind.name == "duration" and isinstance(value, int | float)
-        gathered.give(name, _Given(f"{value}" if bare else value, f"{file}: {name}", f"file {file}"))
+        gathered.give(
+            name, _Given(f"{value}" if bare else value, f"{file}: {name}", f"file {file}", toml_text)
+        )
 
 
 def _read_environment(environ: Mapping[str, str], gathered: _Gathered) -> None:
@@ -309,7 +315,8 @@ def _lines(details: list[ErrorDetails], given: Mapping[str, _Given], *, complete
         input_ = detail["input"] if inside else given[setting.name].value
         value = "" if detail["type"] == "extra_forbidden" else _quoted(input_, setting)
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{_one_line(part)}" for part in inside)
-        yield f"{given[setting.name].where}{place}{value}: {_problem(detail, setting, inside)}"
+        problem = _problem(detail, setting, inside, given[setting.name].write)
+        yield f"{given[setting.name].where}{place}{value}: {problem}"
 
 
 def _names(detail: ErrorDetails) -> Iterable[str]:
@@ -324,8 +331,10 @@ def _to_drop(detail: ErrorDetails, given: Mapping[str, _Given], needed: Collecti
     return [name for name in names if name not in needed] or names
 
 
-def _problem(detail: ErrorDetails, setting: Setting, inside: list[int | str]) -> str:
-    """What is wrong and what to write instead, for each kind of error that these models can raise."""
+def _problem(
+    detail: ErrorDetails, setting: Setting, inside: list[int | str], write: Callable[[object], str]
+) -> str:
+    """What is wrong and what to `write` instead, for each kind of error that these models can raise."""
     context = detail.get("ctx", {})
     match detail["type"]:
         case "value_error":
@@ -339,9 +348,9 @@ def _problem(detail: ErrorDetails, setting: Setting, inside: list[int | str]) ->
         case "less_than_equal":
             return f"too large: write at most {context['le']}"
         case "tuple_type":
-            return f"is not a list: write one such as {toml_text(setting.kind.example)}"
+            return f"is not a list: write one such as {write(setting.kind.example)}"
         case "model_type":
-            return f"is not a table: write one such as {toml_text(setting.kind.example)}"
+            return f"is not a table: write one such as {write(setting.kind.example)}"
         case "extra_forbidden" if isinstance(setting.kind.example, dict):
             return f"no such name: write {_either(setting.kind.example)}"
         case _:

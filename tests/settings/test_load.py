@@ -393,7 +393,7 @@ def test_a_port_that_is_no_service_link_is_an_error():
         (
             "front.unknown_key_quota",
             "7",
-            " = 7: is not a table: write one such as {queues = 1000, keys = 100}",
+            ' = 7: is not a table: write one such as {"queues": 1000, "keys": 100}',
         ),
         ("front.unknown_key_quota", '{"queues": 0}', ".queues = 0: too small: write at least 1"),
         ("front.unknown_key_quota", '{"keys": 2000000}', ".keys = 2000000: too large: write at most 1000000"),
@@ -408,6 +408,12 @@ def test_a_wrong_value_is_one_line_wherever_it_comes_from(name, text, problem):
     setting = next(setting for setting in SETTINGS if setting.name == name)
     assert wrong(None, {setting.variable: text}) == (f"{setting.variable}{problem}",)
     assert wrong(flags={name: text}) == (f"{setting.flag}{problem}",)
+
+
+def test_in_the_file_the_example_is_written_as_the_file_is(file):
+    path = file("[front]\nunknown_key_quota = 7\n")
+    where = f"{path}: front.unknown_key_quota = 7"
+    assert wrong(path) == (f"{where}: is not a table: write one such as {{queues = 1000, keys = 100}}",)
 
 
 def test_a_wrong_value_of_the_file_names_file_and_setting(file):
