@@ -15,7 +15,7 @@ BROWSER := tests/e2e/browser
 PROGRAMS := chromium nginx node:nodejs npm prometheus redis-server strace systemd-analyze:systemd
 # What the long ones need besides: an image is built without a container engine.
 LONG_PROGRAMS := buildah debootstrap
-# More than there are cores: many tests wait for something.
+# More than there are cores: many tests wait for something. Who is through takes over from others: a few take long.
 WORKERS := $(shell echo $$(($$(nproc) + 2)))
 SLOW_WORKERS := $(shell echo $$(($$(nproc) + 1)))
 # These start programs and mostly wait; each file starts its own once, and so stays on one worker. After all others.
@@ -35,13 +35,13 @@ run: $(VENV)/run.stamp ## the proxy in the foreground (ARGS="--config FILE")
 
 .PHONY: test
 test: check programs $(BROWSER)/node_modules/.package-lock.json ## every check and every test but the long ones
-	$(BIN)/pytest -n $(WORKERS) $(SLOW:%=--ignore=%)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(SLOW:%=--ignore=%)
 	$(if $(SLOW),$(BIN)/pytest -n $(SLOW_WORKERS) --dist loadfile $(SLOW))
 
 .PHONY: test-long
 test-long: $(VENV)/dev.stamp programs $(BROWSER)/node_modules/.package-lock.json ## the tests that take an hour; new random examples
 	@.ci/need $(LONG_PROGRAMS)
-	$(BIN)/pytest -n auto --randomly $(SLOW:%=--ignore=%)
+	$(BIN)/pytest -n auto --dist worksteal --randomly $(SLOW:%=--ignore=%)
 	$(BIN)/pytest -m long
 	$(MAKE) simulate mutations
 	$(MAKE) simulate ARGS="--engine redis --seeds 1000"
