@@ -7,10 +7,12 @@ user's business.
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace, TracebackType
-from typing import Self
+from typing import Any, Self
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
@@ -101,12 +103,29 @@ def in_words(error: Exception, missing: str, timeout_s: float) -> str:
             return f": {error}" if str(error) else ""
 
 
+class _Connection(ResponseHandler):
+    """One on which a reset is no end of an answer.
+
+    Where an answer says no length its end is the connection's, and aiohttp takes a reset for that, too.
+    """
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if exc is not None and self._payload is not None and not self._payload.is_eof():
+            self._payload.set_exception(aiohttp.ClientPayloadError("the connection was reset"), exc)
+        super().connection_lost(exc)
+
+
 class _Connector(aiohttp.TCPConnector):
     """Gives no kept connection out on which something came that nobody had asked for.
 
     Load balancers send a 408 into connections that they give up; the next request would take it for its own
     answer, and a 200 of that kind for its delivery.
     """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        kind: type[ResponseHandler] = _Connection
+        self._factory = partial(kind, loop=asyncio.get_running_loop())
 
     async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
         while (connection := await super()._get(key, traces)) is not None:

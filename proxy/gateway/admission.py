@@ -1,6 +1,8 @@
 """Whether a call may be made: where it leads, who calls, and what it asks for."""
 
 import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,6 +25,8 @@ MAX_CALLS_OF_OTHERS: Final = 64
 """Up to so many at one time a caller with a key of their own gets a place: anybody can write `ok_`."""
 
 _BODY_S: Final = 10.0
+_READ_AT_ONCE_BYTES: Final = 32_768
+"""Longer bodies of tools/call are read one after the other: many that end together would stop all else."""
 
 
 class Rejected(Exception):
@@ -71,37 +75,65 @@ class Wanted:
         return CallKind(route, f"{self.method} {name}")
 
 
-async def admit(
-    request: web.Request,
-    place: Place | Astray,
-    operators: Operators,
-    settings: GatewaySettings,
-    *,
-    in_flight: int,
-) -> Wanted:
-    """Read a request as a call that may be made. `in_flight`: the calls, this one too.
+class Admission:
+    """Lets calls in, so many at a time. Who is refused has never had a place."""
 
-    Raises Rejected, or CallerLeft.
-    """
-    if isinstance(place, Astray):  # before all else: who has lost the way is not helped by a token
-        raise Rejected(place.code, place.text)
-    key, is_own = _key_of(request, operators, settings, in_flight)
-    _check_method(request.method, place, settings)
-    body = await _read_body(request)
-    if place.route is not PlatformRoute.TOOLS:
-        return Wanted(place, request.method, key, body, None, is_own)
-    try:
-        tool, body = read_tool_call(body)
-    except NoTool as problem:
-        raise Rejected(OwnCode.MALFORMED_BODY, str(problem)) from None
-    if ALL not in settings.tools and tool not in settings.tools:
-        raise Rejected(OwnCode.TOOL_NOT_ALLOWED)
-    return Wanted(place, request.method, key, body, tool, is_own)
+    def __init__(self) -> None:
+        self.in_flight = 0
+        """Calls that are in."""
+        self._reading = asyncio.Lock()
+        self._nobody = asyncio.Event()
+        self._nobody.set()
+
+    async def until_nobody_is_in(self) -> None:
+        """Wait until all calls have left."""
+        await self._nobody.wait()
+
+    @asynccontextmanager
+    async def admit(
+        self, request: web.Request, place: Place | Astray, operators: Operators, settings: GatewaySettings
+    ) -> AsyncIterator[Wanted]:
+        """Read a request as a call that may be made; it is in until the context ends.
+
+        Raises Rejected, or CallerLeft.
+        """
+        if isinstance(place, Astray):  # before all else: who has lost the way is not helped by a token
+            raise Rejected(place.code, place.text)
+        key, is_own = _key_of(request, operators, settings)
+        with self._let_in(MAX_CALLS if is_own else MAX_CALLS_OF_OTHERS):
+            _check_method(request.method, place, settings)
+            body, tool = await _read_body(request), None
+            if place.route is PlatformRoute.TOOLS:
+                tool, body = await self._read_tool_call(body)
+                _check_tool(tool, place, settings)
+            yield Wanted(place, request.method, key, body, tool, is_own)
+
+    @contextmanager
+    def _let_in(self, most: int) -> Iterator[None]:
+        if self.in_flight >= most:
+            raise Rejected(OwnCode.OVERLOADED, headers={"Retry-After": "1"})
+        self.in_flight += 1
+        self._nobody.clear()
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+            if not self.in_flight:
+                self._nobody.set()
+
+    async def _read_tool_call(self, body: bytes) -> tuple[str, bytes]:
+        is_long = len(body) > _READ_AT_ONCE_BYTES
+        async with self._reading if is_long else nullcontext():
+            try:
+                return read_tool_call(body)
+            except NoTool as problem:
+                raise Rejected(OwnCode.MALFORMED_BODY, str(problem)) from None
+            finally:
+                if is_long:
+                    await asyncio.sleep(0)  # all else has its turn before the next
 
 
-def _key_of(
-    request: web.Request, operators: Operators, settings: GatewaySettings, in_flight: int
-) -> tuple[SecretStr, bool]:
+def _key_of(request: web.Request, operators: Operators, settings: GatewaySettings) -> tuple[SecretStr, bool]:
     """The API key that a request goes with, and whether that is `gateway.api_key`."""
     if operators.token is None:
         raise Rejected(OwnCode.GATEWAY_OFF)
@@ -111,8 +143,6 @@ def _key_of(
     key = caller.key or settings.api_key
     if key is None:
         raise Rejected(OwnCode.NO_API_KEY)
-    if in_flight > (MAX_CALLS if caller.key is None else MAX_CALLS_OF_OTHERS):
-        raise Rejected(OwnCode.OVERLOADED, headers={"Retry-After": "1"})
     return key, caller.key is None
 
 
@@ -123,6 +153,18 @@ def _check_method(method: str, place: Place, settings: GatewaySettings) -> None:
         raise Rejected(
             OwnCode.TOOL_NOT_ALLOWED,
             "gateway.tools is a list: of paths that are not known only GET passes, for others may call tools",
+        )
+
+
+def _check_tool(tool: str, place: Place, settings: GatewaySettings) -> None:
+    if ALL in settings.tools:
+        return
+    if tool not in settings.tools:
+        raise Rejected(OwnCode.TOOL_NOT_ALLOWED)
+    if place.target != place.path:
+        raise Rejected(
+            OwnCode.TOOL_NOT_ALLOWED,
+            "gateway.tools is a list: a query of tools/call might name another tool",
         )
 
 

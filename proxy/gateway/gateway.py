@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from proxy.gateway.admission import MAX_CALLS, Rejected, Wanted, admit
+from proxy.gateway.admission import MAX_CALLS, Admission, Rejected, Wanted
 from proxy.gateway.answers import kept_answer, own_answer
 from proxy.gateway.bearer import Operators
 from proxy.gateway.client import Ask, Got, Lost, PlatformClient
@@ -61,14 +61,12 @@ class Gateway:
         self._marks = Marks()
         self._knowledge = Knowledge()
         self._turns = Turns()
-        self._in_flight = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._admission = Admission()
         self._is_stopping = self._is_over = False
         self._operators: Operators | None = None
         self._settings, self._url = settings, url
         self._log = structlog.get_logger("gateway")
-        metrics.in_flight.set_function(lambda: self._in_flight)
+        metrics.in_flight.set_function(lambda: self._admission.in_flight)
         metrics.in_flight_limit.set(MAX_CALLS)
         knowledge = self._knowledge
         metrics.plan_refusals["own"].set_function(lambda: knowledge.count_refusals(is_own=True))
@@ -99,7 +97,7 @@ class Gateway:
         return Figures(
             api_key=self._settings.api_key is not None,
             tools=self._settings.tools,
-            in_flight=self._in_flight,
+            in_flight=self._admission.in_flight,
             refused=self._knowledge.refused(),
             key_refused_at_ms=self._knowledge.key_refused_at_ms,
         )
@@ -113,13 +111,13 @@ class Gateway:
         self._is_stopping = True
         with suppress(TimeoutError):
             async with asyncio.timeout_at(deadline_s - _LAST_WORD_S):
-                await self._idle.wait()
-        if self._in_flight:
-            self._log.warning("the grace is over; calls of the gateway are given up", calls=self._in_flight)
+                await self._admission.until_nobody_is_in()
+        if in_flight := self._admission.in_flight:
+            self._log.warning("the grace is over; calls of the gateway are given up", calls=in_flight)
             self._is_over = True
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_WORD_S):
-                    await self._idle.wait()
+                    await self._admission.until_nobody_is_in()
 
     async def _open(self, _app: web.Application) -> AsyncIterator[None]:
         async with self._platform:
@@ -129,12 +127,14 @@ class Gateway:
         place = read_target(request.raw_path)
         route = place.route if isinstance(place, Place) else PlatformRoute.OTHER
         count = _Count(route, OTHER_TOOLS if route is PlatformRoute.TOOLS else None)
-        with self._under_way(count):
+        with self._counting(count):
             try:
                 return await while_waited_for(
                     request,
                     self._serve(request, place, count),
-                    is_worth_hearing=lambda: count.asked is not None and self._in_flight <= MAX_HEARD_OUT,
+                    is_worth_hearing=lambda: (
+                        count.asked is not None and self._admission.in_flight <= MAX_HEARD_OUT
+                    ),
                     is_over=lambda: self._is_over,
                 )
             except Rejected as rejected:
@@ -152,23 +152,19 @@ class Gateway:
                 count.outcome, count.code = PlatformOutcome.BROKEN, OwnCode.STOPPING
                 may_have_run = _may_have_run(count.asked)
                 text = f"{KINDS[OwnCode.STOPPING].text}{may_have_run}"
-                return own_answer(OwnCode.STOPPING, text, is_retryable=not may_have_run)
+                headers = None if may_have_run else {"Retry-After": "1"}
+                return own_answer(OwnCode.STOPPING, text, is_retryable=not may_have_run, headers=headers)
 
     @contextmanager
-    def _under_way(self, count: _Count) -> Iterator[None]:
-        """Count a call while it lasts, and what became of it in the end."""
+    def _counting(self, count: _Count) -> Iterator[None]:
+        """Count what became of a call in the end."""
         began_s = time.perf_counter()
-        self._in_flight += 1
-        self._idle.clear()
         try:
             yield
         except Exception:
             count.outcome, count.code = PlatformOutcome.FAILED, OwnCode.INTERNAL
             raise
         finally:
-            self._in_flight -= 1
-            if not self._in_flight:
-                self._idle.set()
             self._metrics.requests.labels(count.route, count.outcome).inc()
             if count.tool is not None:
                 self._metrics.tool_calls.labels(count.tool, count.outcome).inc()
@@ -183,19 +179,22 @@ class Gateway:
             raise RuntimeError("the gateway is not mounted")
         if self._is_stopping:
             raise Rejected(OwnCode.STOPPING, headers={"Retry-After": "1"})
-        wanted = await admit(request, place, self._operators, self._settings, in_flight=self._in_flight)
-        if wanted.tool in self._settings.tools and wanted.tool != ALL:
-            count.tool = wanted.tool
-        deadline_s = asyncio.get_running_loop().time() + self._settings.timeout_s
-        mark, kind = self._marks.of(wanted.key), wanted.kind
-        await self._turns.wait((mark, kind.route), lambda: self._knowledge.covers(mark, kind), deadline_s)
-        if (known := self._knowledge.recall(mark, kind)) is not None:
-            kept, lasts_s, count.outcome = known
-            return kept_answer(kept, lasts_s, is_of_plan=count.outcome is PlatformOutcome.REMEMBERED)
-        if asyncio.get_running_loop().time() >= deadline_s:
-            text = "others with this key went first, and its time is over; nothing was sent"
-            raise Rejected(OwnCode.OVERLOADED, text, {"Retry-After": "1"})
-        return await self._ask(request, wanted, count, deadline_s)
+        settings, url = self._settings, self._url
+        async with self._admission.admit(request, place, self._operators, settings) as wanted:
+            if wanted.tool in settings.tools and wanted.tool != ALL:
+                count.tool = wanted.tool
+            deadline_s = asyncio.get_running_loop().time() + settings.timeout_s
+            mark, kind = self._marks.of(wanted.key), wanted.kind
+            await self._turns.wait((mark, kind.route), lambda: self._knowledge.covers(mark, kind), deadline_s)
+            is_allowed = not wanted.is_with_own_key or self._operators.allows(request)
+            if (settings, url) != (self._settings, self._url) or not is_allowed:
+                raise _too_late("other settings have come meanwhile")
+            if (known := self._knowledge.recall(mark, kind)) is not None:
+                kept, lasts_s, count.outcome = known
+                return kept_answer(kept, lasts_s, is_of_plan=count.outcome is PlatformOutcome.REMEMBERED)
+            if asyncio.get_running_loop().time() >= deadline_s:
+                raise _too_late("its time is over")
+            return await self._ask(request, wanted, count, deadline_s)
 
     async def _ask(
         self, request: web.Request, wanted: Wanted, count: _Count, deadline_s: float
@@ -238,6 +237,12 @@ class Gateway:
     def _is_of_now(self, wanted: Wanted, mark: KeyMark, url: str) -> bool:
         """Whether an answer is about what is set now: a reload may have changed the key, or the upstream."""
         return url == self._url and (not wanted.is_with_own_key or self._knowledge.is_own(mark))
+
+
+def _too_late(why: str) -> Rejected:
+    """For a call that was let in, and may not be sent any more when its turn comes."""
+    text = f"others with this key went first, and {why}; nothing was sent"
+    return Rejected(OwnCode.OVERLOADED, text, {"Retry-After": "1"})
 
 
 def _of_lost(lost: Lost) -> tuple[PlatformOutcome, OwnCode]:

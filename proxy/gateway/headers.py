@@ -20,6 +20,7 @@ _TOWARDS = frozenset(
             "if-none-match",
             "if-modified-since",
             "if-unmodified-since",
+            "if-range",
             "range",
             "idempotency-key",
         ),
@@ -43,12 +44,12 @@ _NOT_BACK = frozenset(
 )
 _NOT_BACK_BEGINNING = ("access-control-", "x-accel-")
 
-_GZIP = re.compile(r"gzip(\s*;\s*q=(1(\.0*)?|0\.\d*[1-9]\d*))?")
+_GZIP = re.compile(r"gzip(\s*;\s*q=(1(\.0*)?|0\.0*[1-9]\d*))?")
 _SENDABLE = re.compile(r"[\t\x20-\x7e\x80-\ud7ff\ue000-\U0010ffff]*")
 """What our server writes: no control characters, and nothing that was no UTF-8."""
 
 
-UNTYPED = "application/octet-stream"
+_UNTYPED = "application/octet-stream"
 """The Content-Type of what came without one, as our server says it."""
 
 
@@ -79,6 +80,12 @@ def towards(headers: CIMultiDictProxy[str], key: SecretStr, *, is_tool_call: boo
 def _accepts_gzip(headers: CIMultiDictProxy[str]) -> bool:
     accepted = ",".join(headers.getall("Accept-Encoding", []))
     return any(_GZIP.fullmatch(coding.strip().lower()) for coding in accepted.split(","))
+
+
+def content_type(headers: CIMultiDictProxy[str]) -> str:
+    """That of an upstream answer, as its caller gets it."""
+    given = headers.get("Content-Type", _UNTYPED)
+    return given if _SENDABLE.fullmatch(given) else _UNTYPED
 
 
 def back(

@@ -7,7 +7,7 @@ import structlog
 from proxy.clock import wall_ms
 from proxy.gateway.client import Got
 from proxy.gateway.figures import Refused
-from proxy.gateway.headers import UNTYPED
+from proxy.gateway.headers import content_type
 from proxy.gateway.plan import VALIDITY, CallKind, KeyMark, PlanMemory
 from proxy.gateway.validity import Verdicts
 from proxy.ledger import PlatformOutcome, PlatformRoute
@@ -54,7 +54,7 @@ class Knowledge:
 
     def learn(self, key: KeyMark, kind: CallKind, got: Got) -> bool:
         """Take in what an answer says of the key and its plan. Says whether it refuses such calls."""
-        answer = Kept(got.status, got.response.headers.get("Content-Type", UNTYPED), got.start)
+        answer = Kept(got.status, content_type(got.response.headers), got.start)
         if kind == VALIDITY and got.is_decoded:
             self._verdicts.keep(key, answer)
         else:

@@ -6,6 +6,7 @@ refused, for what is checked here must be what Outlit answers.
 """
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote
@@ -78,16 +79,24 @@ def _is_plain(segment: str) -> bool:
     if _SEGMENT.fullmatch(segment) is None:
         return False
     try:
-        name = unquote(segment, errors="strict")
+        name = unicodedata.normalize("NFKC", unquote(segment, errors="strict"))
     except UnicodeDecodeError:
         return False
-    # Some servers take what stands behind a semicolon off before they read the dots.
-    return _MISREAD.search(name) is None and name.partition(";")[0] not in (".", "..", "")
+    return _MISREAD.search(name) is None and _meant(name) not in (".", "..", "")
+
+
+def _meant(name: str) -> str:
+    """A decoded segment as some servers read it.
+
+    Some take off what stands behind a semicolon, or blanks, before they read the dots; to some full-width
+    letters and dots are plain ones, to some large letters small ones.
+    """
+    return unicodedata.normalize("NFKC", name).partition(";")[0].strip().casefold()
 
 
 def _route(segments: list[str]) -> PlatformRoute | Astray:
     first, rest = segments[0], segments[1:]
-    meant = [unquote(segment, errors="replace").partition(";")[0].casefold() for segment in segments]
+    meant = [_meant(unquote(segment, errors="replace")) for segment in segments]
     while len(meant) > 1 and not meant[-1]:
         meant.pop()
     if not first:

@@ -21,6 +21,8 @@ MAX_CONNECTIONS: Final = 512
 _FIRST_REQUEST_S: Final = 10.0
 _KEEPALIVE_S: Final = 75.0
 _SHUTDOWN_S: Final = 2.0
+_LINGERING_S: Final = 2.0
+"""So long what is left of a request is read after its answer."""
 
 
 class Runner(web.AppRunner):
@@ -33,6 +35,7 @@ class Runner(web.AppRunner):
             access_log=None,
             keepalive_timeout=_KEEPALIVE_S,
             shutdown_timeout=_SHUTDOWN_S,
+            lingering_time=_LINGERING_S,
             # Nothing here needs it; it would inflate even what is left unread, while everything else waits.
             auto_decompress=False,
         )

@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import socket
 
 import structlog
 from aiohttp import http_parser, web
@@ -60,6 +61,9 @@ def cannot_listen(setting: str, address: ListenAddress, error: OSError) -> str:
     """Why nobody can listen on the address of a setting, and what to do."""
     why = os.strerror(error.errno) if error.errno else str(error)
     what_to_do = "choose another address"
+    if isinstance(error, socket.gaierror):  # its numbers are of another kind
+        why = (error.strerror or str(error)).lower()
+        what_to_do = "write an IP address, or a name that this machine can resolve"
     if error.errno == errno.EACCES:
         what_to_do = "choose a port from 1024 on, or give the process CAP_NET_BIND_SERVICE"
     return f"{setting}: cannot listen on {address}: {why}; {what_to_do}"

@@ -44,13 +44,16 @@ _SERVICE_LINK_PORT = re.compile(r"(tcp|udp|sctp)://.*")
 _SECRET_FILE_BYTES = 4_096
 # As much of a wrong value as is worth repeating.
 _QUOTED_CHARACTERS = 60
+# One of Outlit's, in what somebody wrote.
+_API_KEY = re.compile(r"(?<![A-Za-z0-9])ok_[^\s\"',]{5,}")
 
 
 class SettingsError(Exception):
     """Settings are wrong. `lines`: one readable sentence for each, without a secret's value."""
 
     def __init__(self, lines: Iterable[str]) -> None:
-        self.lines = tuple(lines)
+        # A key may have got anywhere: into the variable for its file's name, into a list, into a name.
+        self.lines = tuple(_API_KEY.sub("ok_…", line) for line in lines)
         super().__init__("\n".join(self.lines))
 
 
@@ -253,7 +256,7 @@ def _read_secret(variable: str, setting: Setting, environ: Mapping[str, str], ga
     try:
         with path.open("rb") as opened:
             content = opened.read(_SECRET_FILE_BYTES + 1)
-        secret = content.decode().strip()
+        secret = content.decode("utf-8-sig").strip()
     except OSError as error:
         gathered.wrong.append(f"{variable}: {file} cannot be read: {error.strerror or error}")
     except UnicodeDecodeError:

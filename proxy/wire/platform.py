@@ -5,6 +5,7 @@ newer gateways, which some routes put into their ``error``; and of plans and bil
 "plan", "feature", "resetAt"}``. What is not of them says nothing.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +17,8 @@ from proxy.wire.answers import printable
 PLAN_STATUSES: Final = (402, 403, 429)
 
 _NAME_CHARS = 64
+_API_KEY = re.compile(r"(?<![a-z0-9])ok_[!-~]+", re.IGNORECASE)
+"""Whoever answers in Outlit's place has just been given a key, and may repeat it; names are shown to all."""
 _TOOL_CHARS = 256
 _ODD_BYTES = 65_536
 """Of what only a slow reader understands: everything else waits while it reads."""
@@ -37,7 +40,7 @@ class Kept:
 class PlanRefusal:
     """A plan does not allow a call, and none like it until `reset_at_ms` (Unix milliseconds; None: unknown).
 
-    `code`, `feature`, `plan` are Outlit's words, shortened and printable.
+    `code`, `feature`, `plan` are Outlit's words, shortened, printable, and without an API key.
     """
 
     code: str
@@ -75,7 +78,9 @@ def _refusal(read: dict[str, Any]) -> PlanRefusal | None:
 
 
 def _name(value: object) -> str | None:
-    return printable(value[:_NAME_CHARS]) if isinstance(value, str) and value else None
+    if not isinstance(value, str) or not value:
+        return None
+    return printable(_API_KEY.sub("ok_…", value)[:_NAME_CHARS])
 
 
 def _moment(value: object) -> int | None:
@@ -116,7 +121,10 @@ def read_tool_call(body: bytes) -> tuple[str, bytes]:
         raise NoTool('the body has no "tool", a text') from None
     if not 0 < len(tool) <= _TOOL_CHARS:
         raise NoTool(f'"tool" must have 1 to {_TOOL_CHARS} characters')
-    return tool, msgspec.json.encode(parts)
+    try:
+        return tool, msgspec.json.encode(parts)
+    except UnicodeEncodeError:
+        raise NoTool("the body has a name with half a character") from None
 
 
 _PARTS = msgspec.json.Decoder(dict[str, msgspec.Raw])

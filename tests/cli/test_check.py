@@ -226,6 +226,19 @@ def test_a_port_that_only_root_may_have_is_wrong_with_its_own_remedy(
     )
 
 
+def test_a_name_that_means_no_address_is_wrong_in_words(
+    check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(*_: Any, **__: Any) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "create_server", refused)
+    assert check("--offline", OPS_LISTEN="proxy.internal:9090").of("error")["ops.listen"] == (
+        "cannot listen on proxy.internal:9090: name or service not known; write an IP address, or a name that"
+        " this machine can resolve"
+    )
+
+
 def test_what_a_running_proxy_has_is_a_warning_and_it_runs_on(check: Check, operator: Operator) -> None:
     before = snapshot(operator.proxy.database.parent)
     found = check(

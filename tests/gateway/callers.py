@@ -5,7 +5,8 @@ import hashlib
 import io
 import itertools
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from tests.stack import OPS_TOKEN, PATIENCE_S, Reply, Stack, read_reply, setting
 
 BASES = ("/platform/api", "/api")
 """Where the gateway is found: by name, and where the vendor's own clients look."""
+
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 _NUMBERS = itertools.count(1)
 
@@ -140,6 +143,19 @@ class Callers:
         finally:
             writer.close()
             await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+
+    @asynccontextmanager
+    async def connections(self, number: int) -> AsyncIterator[list[Connection]]:
+        """So many to the operations listener, on which nothing was said yet."""
+        url = URL(self.stack.ops_url)
+        connections = [await asyncio.open_connection(url.host, url.port) for _ in range(number)]
+        try:
+            yield connections
+        finally:
+            for _, writer in connections:
+                writer.close()
+            closing = (writer.wait_closed() for _, writer in connections)
+            await asyncio.gather(*closing, return_exceptions=True)
 
     # -- the operator ----------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ Of both kinds: gateway.api_key and a caller's own. Processes and commands: tests
 
 import asyncio
 import io
+import json
 import logging
 import sys
 from asyncio import selector_events
@@ -25,7 +26,7 @@ from proxy.gateway import client, gateway
 from proxy.gateway.validity import Verdicts
 from tests.gateway.callers import Callers
 from tests.gateway.canary import Canary, Exceptions, exceptions, rendered
-from tests.gateway.outlit import USED_UP, Outlit, answer, hangs, resets, says
+from tests.gateway.outlit import USED_UP, Outlit, Request, answer, hangs, resets, says
 from tests.programs import free_port
 from tests.stack import PATIENCE_S
 
@@ -120,6 +121,8 @@ BEHAVIOURS = {
     "redirects": says(answer(b"", "302 Found", "Location: https://elsewhere.example/")),
 }
 
+PLACES_OF_NAMES = ("code", "feature", "plan")
+
 
 def assert_none_shows(found: Exceptions) -> None:
     shown = [f"{type(error).__name__} ({error})" for error in found if is_in(rendered(error))]
@@ -140,6 +143,28 @@ async def test_no_answer_log_metric_page_or_traceback_shows_a_key(
     assert_nowhere(await of_the_operator(callers), "on the operations listener")
     assert_nowhere(said.getvalue(), "in the log")
     assert_none_shows(found)
+
+
+@pytest.mark.parametrize("around", ["{}", "Bearer {}", "key={}.", "{}" + "-" * 100])
+@pytest.mark.parametrize("place", PLACES_OF_NAMES)
+async def test_nor_where_a_plan_is_named_by_it(
+    outlit: Outlit, callers: Callers, said: io.StringIO, place: str, around: str
+) -> None:
+    """Whoever answers in Outlit's place was given the key; a plan's names are logged, and shown to all."""
+    await set_up(callers, url=outlit.url)
+
+    async def repeat(request: Request, writer: asyncio.StreamWriter) -> None:
+        key = request.all("Authorization")[0].removeprefix("Bearer ")
+        refusal = {"error": "e", **dict.fromkeys(PLACES_OF_NAMES, "x"), "resetAt": 99999999999999}
+        refusal[place] = around.format(key)
+        writer.write(answer(json.dumps(refusal).encode(), "402 Payment Required"))
+
+    outlit.begin(repeat)
+    await call(callers)
+    shown = await of_the_operator(callers)
+    assert "ok_…" in shown.encode().decode("unicode_escape").encode("latin-1").decode(), "nothing was learnt"
+    assert_nowhere(shown, "on the operations listener")
+    assert_nowhere(said.getvalue(), "in the log")
 
 
 @pytest.mark.parametrize("log_format", ["json", "text"])

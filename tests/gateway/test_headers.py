@@ -12,7 +12,7 @@ from multidict import CIMultiDict
 from tests.gateway.callers import BASES, Callers
 from tests.gateway.orders import exhausted
 from tests.gateway.outlit import Outlit, answer, says
-from tests.stack import OPS_TOKEN
+from tests.stack import OPS_TOKEN, PATIENCE_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -34,7 +34,13 @@ NEVER_SENT = {
     "X-Copy": f"Bearer {OPS_TOKEN}",
     "Sec-Fetch-Site": "cross-site",
 }
-ALWAYS_SENT = {"Accept": "application/json", "X-Request-Id": "req_1", "Idempotency-Key": "k1"}
+ALWAYS_SENT = {
+    "Accept": "application/json",
+    "X-Request-Id": "req_1",
+    "Idempotency-Key": "k1",
+    "Range": "bytes=5-",
+    "If-Range": '"v1"',
+}
 
 
 @pytest.mark.parametrize("caller", ["own", "operator"])
@@ -194,13 +200,31 @@ async def test_a_compressed_answer_comes_out_as_its_headers_say(outlit: Outlit, 
 
 @pytest.mark.parametrize(
     ("accepted", "asked"),
-    [("gzip, br", "gzip"), ("br", "identity"), ("identity", "identity"), ("gzip;q=0", "identity")],
+    [
+        ("gzip, br", "gzip"),
+        ("br", "identity"),
+        ("identity", "identity"),
+        ("gzip;q=0", "identity"),
+        ("gzip;q=0.000", "identity"),
+        ("gzip ; q=0.050", "gzip"),
+        ("gzip;q=1.0", "gzip"),
+        ("gzip;q=0.5x", "identity"),
+    ],
 )
 async def test_upstream_may_compress_what_the_caller_can_read(
     outlit: Outlit, callers: Callers, accepted: str, asked: str
 ) -> None:
     await callers.ask("GET", "/integrations", headers={"Accept-Encoding": accepted})
     assert outlit.requests[0].all("Accept-Encoding") == [asked]
+
+
+async def test_a_header_of_any_length_is_read_in_no_time(outlit: Outlit, callers: Callers) -> None:
+    """It is read where events are taken, too: what takes a second each stops all of it for a minute."""
+    line = f"Accept-Encoding: gzip;q=0.{'1' * 8_000}x\r\n"
+    head = f"GET /api/x HTTP/1.1\r\nHost: localhost\r\n{line * 90}Authorization: Bearer {OPS_TOKEN}\r\n\r\n"
+    async with asyncio.timeout(PATIENCE_S):
+        assert (await callers.raw(head.encode())).status == 200
+    assert len(outlit.requests) == 1
 
 
 @pytest.mark.parametrize("status", ["200 OK", "402 Payment Required", "500 Oops"])

@@ -14,7 +14,7 @@ from yarl import URL
 
 from proxy.gateway import admission, passing, presence
 from tests.gateway.callers import Callers
-from tests.gateway.outlit import USED_UP, Behave, Outlit, after, answer, hangs, resets, says
+from tests.gateway.outlit import USED_UP, Behave, Outlit, Request, after, answer, hangs, resets, says
 from tests.gateway.test_refusals import assert_refused
 from tests.stack import PATIENCE_S, Reply
 
@@ -74,6 +74,23 @@ async def test_half_an_answer_never_passes_for_a_whole_one(
     grown = await callers.counted(ask)
     assert grown("gateway_requests_total", route="integrations", outcome="broken") == 1
     assert len(outlit.requests) == 1
+
+
+async def test_a_reset_is_no_end_of_an_answer_that_says_no_length(outlit: Outlit, callers: Callers) -> None:
+    async def begin_and_reset(request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'HTTP/1.1 200 OK\r\n\r\n{"half":')
+        await writer.drain()
+        await asked.wait()
+        await resets(request, writer)
+
+    asked = asyncio.Event()
+    outlit.begin(begin_and_reset)
+    url = f"{callers.stack.ops_url}/platform/api/integrations/x"
+    async with callers.stack.http.get(url, headers=callers.authorized("own")) as response:
+        assert await response.content.readany() == b'{"half":'
+        asked.set()
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await response.read()
 
 
 async def test_nor_to_a_caller_to_whom_a_close_ends_an_answer(outlit: Outlit, callers: Callers) -> None:
@@ -217,6 +234,7 @@ async def test_what_is_given_up_at_the_end_says_whether_it_may_have_been_execute
     grown = await callers.counted(ask)
     assert_refused(replies[0], 503, "stopping", retryable=not may_have_run)
     assert ("may have been executed" in replies[0].json["error"]) is may_have_run
+    assert ("Retry-After" in replies[0].headers) is not may_have_run
     assert grown("gateway_requests_total", route=route, outcome="broken") == 1
     assert grown("gateway_own_answers_total", code="stopping") == 1
 

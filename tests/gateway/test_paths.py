@@ -60,6 +60,12 @@ CONFUSING = [
     "/platform/api/integrations/%2",
     "/platform/api/integrations/%zz",
     "/platform/api/integrations/;/x/..;/tools",
+    "/platform/api/integrations/..%20/tools/call",
+    "/platform/api/integrations/%20../tools/call",
+    "/platform/api/integrations/%20/tools/call",
+    "/platform/api/integrations/%EF%BC%8E%EF%BC%8E/tools/call",
+    "/platform/api/integrations/x%EF%BC%8F..%EF%BC%8Ftools",
+    "/platform/api/%EF%BD%94ools/call",
     "/platform/api/Integrations",
     "/platform/api/INTEGRATIONS/x",
     "/platform/api/integrations/",
@@ -116,6 +122,8 @@ async def test_a_path_that_two_readers_may_read_otherwise_goes_nowhere(
         "/tools/call;x",
         "/tools/call%20",
         "/tools/call%09",
+        "/%20tools/call",
+        "/tools/%EF%BD%83all",
         "/Validate-Api-Key",
         "/validate-api-key/",
         "/validate%2dapi%2dkey",
@@ -131,6 +139,16 @@ async def test_no_spelling_gets_round_what_is_known_of_a_route(
         reply = await get(callers, f"{base}{path}", "POST", b'{"tool":"outlit_query"}')
         assert (reply.status, reply.json["code"]) in {(400, "path_refused"), (403, "tool_not_allowed")}
     assert outlit.requests == []
+
+
+async def test_where_tools_are_listed_a_call_of_one_has_no_query(outlit: Outlit, callers: Callers) -> None:
+    """Whoever reads queries and bodies alike could find another tool in it."""
+    body, path = b'{"tool":"outlit_search"}', f"{BASES[0]}/tools/call"
+    assert (await get(callers, f"{path}?tool=outlit_query", "POST", body)).status == 200
+    await callers.reload(url=outlit.url, api_key=callers.secret, tools=("outlit_search",))
+    reply = await get(callers, f"{path}?tool=outlit_query", "POST", body)
+    assert (reply.status, reply.json["code"]) == (403, "tool_not_allowed")
+    assert (await get(callers, path, "POST", body)).status == 200
 
 
 PASSING = [

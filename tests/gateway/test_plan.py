@@ -59,7 +59,14 @@ async def test_the_first_answer_is_upstreams_own(callers: Callers) -> None:
     assert first.json["resetAt"] > now_ms()
 
 
-@pytest.mark.parametrize("lines", [[], ["Content-Type: application/problem+json; charset=utf-8"]])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [],
+        ["Content-Type: application/problem+json; charset=utf-8"],
+        ["Content-Type: application/json; x=\x01"],  # as it came it could not be sent
+    ],
+)
 async def test_its_type_is_said_as_the_first_time(outlit: Outlit, callers: Callers, lines: list[str]) -> None:
     body = {**exhausted(), "error": "e", "resetAt": now_ms() + HOUR_S * 1_000}
     outlit.begin(says(answer(json.dumps(body).encode(), "402 Payment Required", *lines)))

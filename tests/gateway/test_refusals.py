@@ -12,9 +12,10 @@ from pydantic import SecretStr
 
 from proxy.gateway import admission, gateway
 from proxy.wire import jsontext
+from proxy.wire.platform import read_tool_call
 from tests.gateway.callers import BASES, Callers, fresh_key, mark
 from tests.gateway.outlit import Outlit, after, answer, says
-from tests.stack import OPS_TOKEN, Reply
+from tests.stack import OPS_TOKEN, PATIENCE_S, Reply, read_reply
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -263,6 +264,7 @@ DISGUISED = {
     "an encoded surrogate": b'{"tool":"outlit_schema","input":"\xed\xa0\xbd"}',
     "nested without end": b'{"tool":"outlit_schema","input":' + b"[" * 50_000 + b"]" * 50_000 + b"}",
     "a surrogate in the name": rb'{"tool":"outlit_schema\ud83d"}',
+    "a surrogate in another name": rb'{"tool":"outlit_schema","x\ud83d":1}',
 }
 
 
@@ -376,6 +378,42 @@ async def test_a_long_body_is_never_read_the_slow_way(
     assert sum(read_slowly) <= 65_536
 
 
+async def test_of_long_bodies_that_end_together_one_is_read_at_a_time(
+    outlit: Outlit, callers: Callers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two of them everything else has its turn."""
+    turn = 0
+    read_in_turn: list[int] = []
+    loop = asyncio.get_running_loop()
+
+    def count() -> None:
+        nonlocal turn
+        turn += 1
+        if len(read_in_turn) < number:
+            loop.call_soon(count)
+
+    def noted(body: bytes) -> tuple[str, bytes]:
+        read_in_turn.append(turn)
+        return read_tool_call(body)
+
+    number = 16
+    body = b'{"tool":"outlit_schema","input":"%s"}' % (b"a" * 40_000)
+    head = f"POST /api/tools/call HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+    monkeypatch.setattr(admission, "read_tool_call", noted)
+    async with callers.connections(number) as connections, asyncio.timeout(PATIENCE_S):
+        for _, writer in connections:
+            authorization = callers.authorized(fresh_key())["Authorization"]
+            writer.write(f"{head}Authorization: {authorization}\r\n\r\n".encode() + body[:-1])
+        while (await callers.stack.metrics())("gateway_in_flight") < number:
+            pass
+        count()
+        for _, writer in connections:
+            writer.write(body[-1:])
+        replies = [await read_reply(reader) for reader, _ in connections]
+    assert {reply.status for reply in replies} == {200}
+    assert len(set(read_in_turn)) == number
+
+
 async def test_a_body_that_grows_beyond_the_bound_is_refused(callers: Callers) -> None:
     head = (
         "POST /platform/api/integrations/x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
@@ -415,6 +453,28 @@ async def test_calls_beyond_those_at_once_are_refused_and_told_when_to_come(
     assert {each.status for each in await asyncio.gather(*held)} == {200}
     assert (await ask("own")).status == 200
     assert (await callers.stack.metrics())("gateway_in_flight") == 0
+
+
+async def test_of_those_that_come_together_as_many_are_let_in_as_there_are_places(
+    outlit: Outlit, callers: Callers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is refused takes nobody's place, whether for want of one or of a token."""
+    monkeypatch.setattr(admission, "MAX_CALLS", 5)
+    monkeypatch.setattr(admission, "MAX_CALLS_OF_OTHERS", 3)
+    go = asyncio.Event()
+    outlit.begin(after(go, says(answer())))
+    callings = [*("not the token" for _ in range(20)), *(fresh_key() for _ in range(8)), "operator"]
+    async with callers.connections(len(callings)) as connections, asyncio.timeout(PATIENCE_S):
+        for (_, writer), caller in zip(connections, callings, strict=True):
+            authorization = callers.authorized(caller)["Authorization"]
+            head = f"GET /api/x HTTP/1.1\r\nHost: a\r\nAuthorization: {authorization}\r\n\r\n"
+            writer.write(head.encode())
+        await outlit.until_requests(4)
+        go.set()
+        statuses = [(await read_reply(reader)).status for reader, _ in connections]
+    assert statuses[:20] == [401] * 20
+    assert sorted(statuses[20:28]) == [200] * 3 + [503] * 5
+    assert statuses[28] == 200
 
 
 @pytest.mark.parametrize("path", ["/validate-api-key", "/tools/call"])

@@ -1,11 +1,13 @@
 """Calls that come together: one goes first, and what it hears decides how many may follow."""
 
 import asyncio
+from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from proxy.gateway import turns
-from tests.gateway.callers import Callers
+from tests.gateway.callers import Callers, fresh_key
 from tests.gateway.outlit import USED_UP, Outlit, Request, after, answer, hangs, says
 from tests.stack import PATIENCE_S, Reply
 
@@ -188,6 +190,39 @@ async def test_a_turn_that_does_not_come_in_time_is_not_waited_for(outlit: Outli
     assert len(outlit.requests) == 1, "it was sent when nobody could have its answer in time"
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize(
+    ("changed", "status"),
+    [
+        ({"gateway": {"tools": ("outlit_query",)}}, 503),
+        ({"gateway": {"api_key": SecretStr(fresh_key())}}, 503),
+        ({"ops": {"token": SecretStr("another-token")}}, 503),
+        ({"delivery": {"max_age_s": 3_600.0}}, 200),
+    ],
+    ids=["tools", "key", "token", "something else"],
+)
+async def test_who_waits_while_it_is_forbidden_is_not_sent(
+    outlit: Outlit, callers: Callers, changed: dict[str, dict[str, Any]], status: int
+) -> None:
+    go = asyncio.Event()
+    outlit.begin(after(go, says(SERVED)))
+    first = asyncio.create_task(callers.tool("outlit_schema"))
+    await outlit.until_requests(1)
+    second = asyncio.create_task(callers.tool("outlit_schema"))
+    await callers.status()
+    tables = {**changed}
+    gateway = {"api_key": callers.secret, "timeout_s": 5.0, **tables.pop("gateway", {})}
+    await callers.reload(url=outlit.url, **tables, **gateway)
+    go.set()
+    assert (await first).status == 200, "it was on its way"
+    reply = await second
+    assert reply.status == status
+    assert len(outlit.requests) == (2 if status == 200 else 1)
+    if status == 503:
+        assert (reply.json["code"], reply.json["retryable"]) == ("overloaded", True)
+        assert "nothing was sent" in reply.json["error"]
 
 
 async def test_what_is_in_line_for_callers_who_have_left_is_never_sent(

@@ -198,6 +198,41 @@ def test_a_secret_file_without_a_secret_is_an_error(tmp_path, content, problem):
     assert str(path) in line
 
 
+def test_a_secret_file_may_begin_as_windows_lets_it(tmp_path):
+    path = tmp_path / "token"
+    path.write_bytes(b"\xef\xbb\xbf" + TOKEN.encode() + b"\r\n")
+    token = load(None, {"OUTLIT_PROXY_OPS_TOKEN_FILE": str(path)}).ops.token
+    assert token is not None
+    assert token.get_secret_value() == TOKEN
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"OUTLIT_PROXY_GATEWAY_API_KEY_FILE": "{}"},
+        {"OUTLIT_PROXY_OPS_ALLOWED_HOSTS": '["{}"]'},
+        {"OUTLIT_PROXY_OPS_ALLOWED_HOSTS": "{}"},
+        {"OUTLIT_PROXY_GATEWAY_TIMEOUT": "{}"},
+        {"OUTLIT_PROXY_{}": "1"},
+        {"OUTLIT_PROXY_FRONT_MAX_EVENTS": "key={}."},
+    ],
+)
+def test_a_key_that_got_into_the_wrong_place_is_not_repeated(environ):
+    key = "ok_live-0123456789_ABCDEF"
+    (line,) = wrong(None, {name.format(key): value.format(key) for name, value in environ.items()})
+    assert "ok_…" in line
+    assert "live" not in line
+
+
+def test_nor_in_the_file(file):
+    for text in (
+        "[ok_live-0123456789]\n",
+        "[gateway]\nok_live-0123456789 = 1\n",
+        'ok_live-0123456789 = "x"\n',
+    ):
+        assert all("live" not in line for line in wrong(file(text)))
+
+
 def test_a_secret_file_that_cannot_be_read_is_an_error(tmp_path):
     (line,) = wrong(None, {"OUTLIT_PROXY_OPS_TOKEN_FILE": str(tmp_path / "none")})
     assert line.endswith("cannot be read: No such file or directory")
