@@ -28,6 +28,8 @@ PACKED_BYTES = 1_000
 
 _LEVEL = 1
 
+_decode_trouble = msgspec.msgpack.Decoder(Trouble).decode
+
 _compressor = zstd.ZstdCompressor(level=_LEVEL)  # used on the event loop only
 _swap = sys.byteorder != "little"
 
@@ -116,6 +118,6 @@ def pack_trouble(trouble: Trouble | None) -> bytes:
 def unpack_trouble(text: bytes) -> Trouble | None:
     """The same, read again. Raises Damaged."""
     try:
-        return msgspec.msgpack.decode(text, type=Trouble) if text else None
+        return _decode_trouble(text) if text else None
     except msgspec.MsgspecError as error:
         raise Damaged(f"a queue's trouble cannot be read: {error}") from error

@@ -46,6 +46,10 @@ class Gate(msgspec.Struct):
     standing: Standing
 
 
+# Made here: the first two to read a struct at once, on two threads, would end the process (`wire.reading`).
+_decode = msgspec.msgpack.Decoder(Gate).decode
+
+
 def opened(limit_per_s: float, share: float) -> Gate:
     """The gate of a key that never sent anything.
 
@@ -115,7 +119,7 @@ def load(text: bytes, limit_per_s: float, share: float) -> Gate:
     Raises msgspec.MsgspecError where `text` is none.
     """
     try:
-        gate = msgspec.msgpack.decode(text, type=Gate)
+        gate = _decode(text)
     except UnicodeDecodeError as error:  # which msgspec lets through
         raise msgspec.DecodeError(str(error)) from error
     budget.tune(gate.budget, limit_per_s, share)

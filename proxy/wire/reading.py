@@ -25,6 +25,11 @@ _TYPES: dict[str, type[Event]] = {
 _STRUCTS: tuple[type[msgspec.Struct], ...] = (*KINDS, Unknown, Utm)
 _FIELDS = {struct: frozenset(struct.__struct_fields__) for struct in _STRUCTS}
 
+# msgspec finds out how to read a struct when one is first read. Requests are read on several threads, and one
+# that reads while another still finds out ends the process (SIGSEGV); so it is found out here.
+for _struct in _STRUCTS:
+    msgspec.json.Decoder(_struct)
+
 _decode = loose.decoder(loose.Loose).decode
 _encode = msgspec.json.Encoder().encode
 
