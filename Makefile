@@ -17,9 +17,9 @@ PROGRAMS := chromium nginx node:nodejs npm prometheus redis-server strace system
 LONG_PROGRAMS := buildah debootstrap
 # More than there are cores: many tests wait for something. Who is through takes over from others: a few take long.
 WORKERS := $(shell echo $$(($$(nproc) + 2)))
-SLOW_WORKERS := $(shell echo $$(($$(nproc) + 1)))
-# These start programs and mostly wait; each file starts its own once, and so stays on one worker. After all others.
-SLOW := $(wildcard tests/faults tests/e2e tests/deploy tests/docs)
+# These start programs and mostly wait; each file starts its own once, and so stays on one worker. After all others,
+# the longest files first.
+SLOW := $(wildcard tests/docs tests/faults tests/e2e tests/deploy)
 
 .PHONY: help
 help: ## this list
@@ -36,7 +36,7 @@ run: $(VENV)/run.stamp ## the proxy in the foreground (ARGS="--config FILE")
 .PHONY: test
 test: check programs $(BROWSER)/node_modules/.package-lock.json ## every check and every test but the long ones
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(SLOW:%=--ignore=%)
-	$(if $(SLOW),$(BIN)/pytest -n $(SLOW_WORKERS) --dist loadfile $(SLOW))
+	$(if $(SLOW),$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(SLOW))
 
 .PHONY: test-long
 test-long: $(VENV)/dev.stamp programs $(BROWSER)/node_modules/.package-lock.json ## the tests that take an hour; new random examples

@@ -156,11 +156,9 @@ class Taken(NamedTuple):
 
 @dataclass(slots=True)
 class Sandbox:
-    """`outlit-proxy sandbox`, the stand-in for Outlit."""
+    """The stand-in for Outlit, wherever it runs."""
 
-    program: Program
     url: str
-    record_file: Path
 
     def requests(self) -> list[dict[str, Any]]:
         """Every request so far, refused ones among them, in the order of arrival."""
@@ -207,6 +205,14 @@ class Sandbox:
         """Nothing happens to calls of the Platform API any more."""
         status, body = http(f"{self.url}/_sandbox/platform", method="DELETE")
         assert status in {200, 204}, body
+
+
+@dataclass(slots=True)
+class SandboxProgram(Sandbox):
+    """`outlit-proxy sandbox`."""
+
+    program: Program
+    record_file: Path
 
 
 @dataclass(slots=True)
@@ -282,7 +288,7 @@ class Proxy:
 
 
 @contextmanager
-def running_sandbox(folder: Path) -> Iterator[Sandbox]:
+def running_sandbox(folder: Path) -> Iterator[SandboxProgram]:
     port = free_port()
     url, record_file = f"http://127.0.0.1:{port}", folder / "record.ndjson"
     program = Program(
@@ -291,7 +297,7 @@ def running_sandbox(folder: Path) -> Iterator[Sandbox]:
     try:
         program.start()
         program.wait_until_answers(f"{url}/_sandbox/record?since=0")
-        yield Sandbox(program, url, record_file)
+        yield SandboxProgram(url, program, record_file)
     finally:
         program.kill()
 

@@ -1,33 +1,12 @@
 """What the chart makes for Prometheus, its operator, and Grafana."""
 
-import importlib.util
 import json
-import sys
-from functools import cache
-from importlib.metadata import distribution
-from types import ModuleType
 
 import pytest
 import yaml
 
 from tests.deploy.helm_chart import CHART, CI, LEAST, UNKNOWN_TO_KUBERNETES, objects, one, proxy_of
-
-
-@cache
-def prometheus_operator() -> ModuleType:
-    """The models of its kinds: this file alone, for the door of the package takes as long again."""
-    (path,) = [
-        each.locate()
-        for each in distribution("cloudcoil.models.prometheus_operator").files or ()
-        if str(each).endswith("prometheus_operator/v1.py")
-    ]
-    spec = importlib.util.spec_from_file_location("prometheus_operator_v1", str(path))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where pydantic looks for what a model names
-    spec.loader.exec_module(module)
-    return module
+from tests.deploy.prometheus_operator import models
 
 
 @pytest.mark.parametrize(
@@ -41,7 +20,7 @@ def prometheus_operator() -> ModuleType:
 )
 def test_each_object_of_the_operator_is_one_that_it_takes(ci, kind):
     manifest = one(objects(CI[ci]), kind)
-    understood = getattr(prometheus_operator(), kind).model_validate(manifest)
+    understood = getattr(models(), kind).model_validate(manifest)
     # A name that the model does not know it passes over.
     assert understood.model_dump(by_alias=True, exclude_unset=True, mode="json") == manifest
 

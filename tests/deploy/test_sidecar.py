@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 import yaml
-from cloudcoil.models.prometheus_operator.v1 import PodMonitor
 
 from proxy.settings import load
+from tests.deploy.prometheus_operator import models
 from tests.deploy.sidecar import (
     FOLDER,
     Pod,
@@ -172,7 +172,7 @@ def test_a_component_changes_what_is_labelled_alone_and_stands_before_what_is_th
 
 def test_the_pod_monitor_finds_the_sidecars(example: Example):
     described = yaml.safe_load((FOLDER / "podmonitor.yaml").read_text(encoding="utf-8"))
-    monitor = PodMonitor.model_validate(described)
+    monitor = models().PodMonitor.model_validate(described)
     assert monitor.model_dump(by_alias=True, exclude_unset=True, mode="json") == described, "unknown fields"
     labels = workload_of(example[1])["spec"]["template"]["metadata"]["labels"]
     assert described["spec"]["selector"]["matchLabels"].items() <= labels.items()

@@ -20,7 +20,7 @@ import pytest
 from backports import zstd
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from tests.programs import Proxy, Sandbox, Taken, running_proxy, running_sandbox
+from tests.programs import Proxy, Sandbox, SandboxProgram, Taken, running_proxy, running_sandbox
 from tests.redis_servers import RedisServer
 
 KEY = "pk_e2e"
@@ -208,7 +208,7 @@ def visiting(browser: Browser, site: Site, name: str, host: str) -> Iterator[Vis
 class Visits:
     """Two visits that are over, and what is left of them everywhere."""
 
-    sandbox: Sandbox
+    sandbox: SandboxProgram
     proxy: Proxy
     by_script: Visitor
     by_module: Visitor

@@ -6,7 +6,8 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from tests.faults.installation import installed
-from tests.programs import Proxy, Sandbox, running_sandbox
+from tests.faults.stand_in import running_sandbox
+from tests.programs import Proxy, Sandbox
 from tests.redis_servers import IN_MEMORY, RedisServer
 
 

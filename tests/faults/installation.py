@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import Proxy, Sandbox, installed_proxy, running_proxy, running_sandbox
+from tests.faults.stand_in import running_sandbox
+from tests.programs import Proxy, Sandbox, installed_proxy, running_proxy
 
 SHORT_LEASE_S = 6.5
 """A killed process leaves leases behind. They must outlast `delivery.timeout` by 5 s."""

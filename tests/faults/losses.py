@@ -22,8 +22,9 @@ from proxy.bench.table import Table
 from tests.faults.between import between
 from tests.faults.installation import installed
 from tests.faults.load import Client, clients, mark_of, under_load
+from tests.faults.stand_in import running_sandbox
 from tests.faults.synced import syncs_watched
-from tests.programs import Proxy, Sandbox, running_sandbox, wait_for
+from tests.programs import Proxy, Sandbox, wait_for
 from tests.redis_servers import RedisServer, Sentinels
 
 BROWSERS, SERVERS = 8, 4

@@ -10,7 +10,8 @@ from tests.faults.between import CUT, PASSED, Between, Treatment, always, betwee
 from tests.faults.installation import installed
 from tests.faults.load import Client, clients, post_again, post_once
 from tests.faults.promises import assert_promises_kept
-from tests.programs import Proxy, Sandbox, running_sandbox
+from tests.faults.stand_in import running_sandbox
+from tests.programs import Proxy, Sandbox
 from tests.redis_servers import RedisServer
 
 KILLED = -signal.SIGKILL

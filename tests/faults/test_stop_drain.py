@@ -2,9 +2,9 @@
 
 import json
 import signal
-import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -26,6 +26,14 @@ def token(proxy: Proxy) -> dict[str, str]:
 def said(proxy: Proxy, event: str) -> list[dict[str, Any]]:
     """The lines of the log with this text."""
     return [line for line in map(json.loads, proxy.program.log.splitlines()) if line["event"] == event]
+
+
+def stopping_took_s(proxy: Proxy) -> float:
+    """By its own log, for on a busy machine the end of any process takes long."""
+    began, ended = (
+        datetime.fromisoformat(said(proxy, event)[0]["timestamp"]) for event in ("stopping", "stopped")
+    )
+    return (ended - began).total_seconds()
 
 
 def test_a_drain_under_load_leaves_nothing(install_proxy: Callable[..., Proxy], sandbox: Sandbox) -> None:
@@ -66,16 +74,14 @@ def test_what_an_outage_leaves_is_said_key_by_key_and_delivered_by_the_next_star
         uuids[key] = {one["uuid"] for one in posted}
         assert http(f"{proxy.url}/api/i/v1/{key}/events", client(*posted))[0] == 200
     assert http(f"{proxy.ops_url}/keys/pk_paused/pause", {}, token(proxy))[0] == 200
-    began = time.monotonic()
     assert proxy.program.stop() == 0, proxy.program.log
-    took_s = time.monotonic() - began
     left = {line["key"]: line for line in said(proxy, "left in the buffer")}
     assert {key: line["held"] for key, line in left.items()} == {"pk_down": 7, "pk_paused": 4}
     assert (left["pk_paused"]["why"], left["pk_paused"]["pause"]) == ("paused", "operator")
     assert (left["pk_down"]["why"], left["pk_down"]["in_flight"]) == ("waits", 0)
     assert left["pk_down"]["for_s"] > 0
     assert said(proxy, "stopped")[0]["held"] == 11
-    assert took_s < 4  # the next try would have come later
+    assert stopping_took_s(proxy) < 4  # the next try would have come later
     assert {taken.event["uuid"] for taken in sandbox.taken()} == uuids["pk_open"]
     sandbox.clear_faults()
     proxy.start()
@@ -96,9 +102,8 @@ def test_a_redis_that_hangs_holds_up_the_end_by_a_second_at_most(
     proxy.start()
     assert http(f"{proxy.url}/api/i/v1/{KEY}/events", client(event()))[0] == 200
     server.pause()
-    began = time.monotonic()
     assert proxy.program.stop() == 0, proxy.program.log
-    assert time.monotonic() - began < 4
+    assert stopping_took_s(proxy) < 4
     assert said(proxy, "stopped")[0]["held"] == "unknown: the buffer does not answer"
 
 
