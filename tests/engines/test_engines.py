@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy import engines
 from proxy.buffer.redis import keys, survey
-from proxy.engines import StartRefused, open_engine
+from proxy.engines import StartRefused, on_redis, open_engine
 from proxy.ledger import Unsafe
 from proxy.metrics import Metrics
 from proxy.settings import Settings, load, parse_buffer_url
@@ -28,7 +27,7 @@ def settings_of(url: str, **more: str) -> Settings:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(engines, "REACH_S", 0.5)
+    monkeypatch.setattr(on_redis, "REACH_S", 0.5)
 
 
 async def refusal(settings: Settings) -> str:
@@ -70,7 +69,7 @@ async def test_a_redis_that_nobody_can_reach_is_tried_for_a_while_and_then_refus
 
 
 async def test_a_redis_that_comes_up_a_little_later_is_waited_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(engines, "REACH_S", 20.0)
+    monkeypatch.setattr(on_redis, "REACH_S", 20.0)
     server = RedisServer(tmp_path / "late")
     opening = asyncio.create_task(open_engine(settings_of(server.url), Metrics()))
     await asyncio.sleep(0.2)
@@ -156,7 +155,7 @@ async def test_what_endangers_the_events_shows_in_the_metrics_while_it_lasts(
 
 async def test_a_loss_is_counted_once_however_many_keys_show_it(logs):
     metrics = Metrics()
-    losses = engines._Losses(metrics)
+    losses = on_redis._Losses(metrics)
     losses.of_all()
     for number in range(30):
         losses.of_key(PublicKey(f"pk_{number}"), 2)

@@ -432,7 +432,7 @@ def away(monkeypatch: pytest.MonkeyPatch) -> type[Away]:
     class OfThisTest(Away):
         pass
 
-    monkeypatch.setattr("proxy.engines.SqliteBuffer", OfThisTest)
+    monkeypatch.setattr("proxy.engines.on_sqlite.SqliteBuffer", OfThisTest)
     return OfThisTest
 
 
