@@ -143,9 +143,14 @@ class Service:
                 self._log.info("stopping", on_exit=delivery.on_exit)
                 self._supervisor.stopping(f"stopping ({delivery.on_exit})", delivery.grace_s + _AFTER_GRACE_S)
                 deadline = asyncio.get_running_loop().time() + delivery.grace_s
-                given_up, _ = await asyncio.gather(
-                    self._stop(rooms, front, flushing, deadline), rooms.gateway.finish(deadline)
-                )
+                if delivery.on_exit == "drain":
+                    given_up, _ = await asyncio.gather(
+                        self._stop(rooms, front, flushing, deadline), rooms.gateway.finish(deadline)
+                    )
+                else:
+                    # Posts are taken and sent meanwhile: a browser does not try again what a stop refuses.
+                    await rooms.gateway.finish(deadline - delivery.grace_s / 2)
+                    given_up = await self._stop(rooms, front, flushing, deadline)
                 for task in beside:
                     task.cancel()
             drained = delivery.on_exit == "drain"

@@ -9,6 +9,7 @@ from proxy.settings import Settings
 from tests.gateway.callers import Callers
 from tests.gateway.outlit import Behave, Outlit, Request, after, answer, hangs, running_outlit, says
 from tests.gateway.test_refusals import assert_refused
+from tests.sandbox.bodies import client, event
 from tests.stack import PATIENCE_S, Reply, running_stack
 
 
@@ -46,6 +47,9 @@ async def test_a_call_under_way_is_answered_and_a_new_one_is_told(tmp_path: Path
             while (reply := await callers.ask("GET", "/integrations")).status == 200:
                 let_in += 1
         assert_refused(reply, 503, "stopping", retryable=True)
+        posted = await callers.stack.post(client(event()))
+        assert posted.status == 200, "whose page is left now does not post again"
+        assert (await callers.stack.get("/readyz")).status == 503
         go.set()
         reply = await under_way
         assert (reply.status, reply.body) == (200, b'{"tables": []}')
