@@ -76,7 +76,7 @@ class Wanted:
 
 
 class Admission:
-    """Lets calls in, so many at a time. Who is refused has never had a place."""
+    """Lets calls in, so many at a time. Nobody takes a place before it is known who calls."""
 
     def __init__(self) -> None:
         self.in_flight = 0
