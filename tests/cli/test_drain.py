@@ -53,7 +53,7 @@ def test_what_is_held_leaves_and_so_does_what_still_comes_until_it_is_undone(
     later = lingering.post(key, fresh())
     wait_for("the later one", lambda: delivered(lingering) >= set(later))
     assert lingering.run("healthcheck").exit_code == 0
-    assert lingering.told("drain") == {"draining": True, "held": 0}  # again
+    wait_for("it to be settled", lambda: lingering.told("drain") == {"draining": True, "held": 0})  # again
     assert lingering.told("drain", "--undo") == {"draining": False, "held": 0}
     [last] = lingering.post(key, fresh())
     assert due_in_s(lingering, last) > 50
