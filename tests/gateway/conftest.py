@@ -7,7 +7,7 @@ from pydantic import SecretStr
 from proxy.gateway import client, presence
 from proxy.settings import Settings
 from tests.gateway.callers import Callers, fresh_key
-from tests.gateway.outlit import Outlit, running_outlit
+from tests.outlit import Outlit, running_outlit
 from tests.stack import running_stack
 
 

@@ -26,7 +26,7 @@ from proxy.gateway import client, gateway
 from proxy.gateway.validity import Verdicts
 from tests.gateway.callers import Callers
 from tests.gateway.canary import Canary, Exceptions, exceptions, rendered
-from tests.gateway.outlit import USED_UP, Outlit, Request, answer, hangs, resets, says
+from tests.outlit import USED_UP, Outlit, Request, answer, hangs, resets, says
 from tests.programs import free_port
 from tests.stack import PATIENCE_S
 

@@ -11,7 +11,7 @@ from multidict import CIMultiDict
 
 from tests.gateway.callers import BASES, Callers
 from tests.gateway.orders import exhausted
-from tests.gateway.outlit import Outlit, answer, says
+from tests.outlit import Outlit, answer, says
 from tests.stack import OPS_TOKEN, PATIENCE_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -14,8 +14,8 @@ from yarl import URL
 
 from proxy.gateway import admission, passing, presence
 from tests.gateway.callers import Callers
-from tests.gateway.outlit import USED_UP, Behave, Outlit, Request, after, answer, hangs, resets, says
 from tests.gateway.test_refusals import assert_refused
+from tests.outlit import USED_UP, Behave, Outlit, Request, after, answer, hangs, resets, says
 from tests.stack import PATIENCE_S, Reply
 
 pytestmark = [

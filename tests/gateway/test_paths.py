@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.gateway.callers import BASES, Callers
-from tests.gateway.outlit import Outlit
+from tests.outlit import Outlit
 from tests.stack import OPS_TOKEN, Reply
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -15,7 +15,7 @@ import pytest
 
 from tests.gateway.callers import BASES, Callers, fresh_key
 from tests.gateway.orders import HOUR_S, exhausted, no_connection
-from tests.gateway.outlit import Outlit, after, answer, says
+from tests.outlit import Outlit, after, answer, says
 from tests.stack import OPS_TOKEN, PATIENCE_S, Reply
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -14,7 +14,7 @@ from proxy.gateway import admission, gateway
 from proxy.wire import jsontext
 from proxy.wire.platform import read_tool_call
 from tests.gateway.callers import BASES, Callers, fresh_key, mark
-from tests.gateway.outlit import Outlit, after, answer, says
+from tests.outlit import Outlit, after, answer, says
 from tests.stack import OPS_TOKEN, PATIENCE_S, Reply, read_reply
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -10,8 +10,8 @@ from tenacity import RetryCallState
 
 from proxy.gateway import client
 from tests.gateway.callers import Callers, fresh_key
-from tests.gateway.outlit import Outlit, answer, resets, says
 from tests.gateway.test_refusals import assert_refused
+from tests.outlit import Outlit, answer, resets, says
 from tests.programs import free_port
 from tests.stack import Reply
 

@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from proxy.gateway import turns
 from tests.gateway.callers import Callers, fresh_key
-from tests.gateway.outlit import USED_UP, Outlit, Request, after, answer, hangs, says
+from tests.outlit import USED_UP, Outlit, Request, after, answer, hangs, says
 from tests.stack import PATIENCE_S, Reply
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("missed_at_once")]

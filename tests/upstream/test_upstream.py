@@ -3,9 +3,8 @@
 import asyncio
 import gzip
 import socket
-import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -17,6 +16,7 @@ from proxy.lanes import Lane
 from proxy.upstream import MAX_ANSWER_BYTES, Upstream
 from proxy.wire.answers import Answer, NoAnswer
 from proxy.wire.limits import PublicKey
+from tests.outlit import Behave, Outlit, Request, hangs, reset, resets, running_outlit, says
 
 KEY = PublicKey("pk_test")
 LANE = Lane(b'{"visitorId":"v"}', "192.0.2.1", "Mozilla/5.0 (X11)", "https://acme.example")
@@ -24,106 +24,19 @@ BARE = Lane(b'{"source":"server"}')
 BODY = b'{"visitorId":"v","events":[{"n":1}]}'
 OK = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n{"processed":1}'
 
-Behave = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-class Server:
-    """A server that keeps what it was sent and then does as it is told, once for each request."""
-
-    def __init__(self, behave: Behave) -> None:
-        self._behave = behave
-        self._server: asyncio.Server | None = None
-        self.connections = 0
-        self.heads: list[list[str]] = []
-        self.bodies: list[bytes] = []
-        self.got = asyncio.Condition()
-        self._handlers: set[asyncio.Task[None]] = set()
-
-    async def start(self) -> None:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-
-    async def stop(self) -> None:
-        assert self._server is not None
-        self._server.close()
-        for handler in self._handlers:
-            handler.cancel()
-        await asyncio.gather(*self._handlers, return_exceptions=True)
-        await self._server.wait_closed()
-
-    @property
-    def url(self) -> str:
-        assert self._server is not None
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # A task of our own: asyncio's would log what a handler raises when it is cut off.
-        handler = asyncio.create_task(self._serve(reader, writer))
-        self._handlers.add(handler)
-        handler.add_done_callback(self._handlers.discard)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        try:
-            while not writer.is_closing():
-                head = (
-                    (await reader.readuntil(b"\r\n\r\n"))
-                    .decode("utf-8", "surrogateescape")
-                    .split("\r\n")[:-2]
-                )
-                length = next(int(line[16:]) for line in head if line.lower().startswith("content-length: "))
-                self.heads.append(head)
-                self.bodies.append(await reader.readexactly(length))
-                async with self.got:
-                    self.got.notify_all()
-                await self._behave(reader, writer)
-                await writer.drain()
-        except (OSError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-
-    async def until_requests(self, number: int) -> None:
-        async with self.got:
-            await self.got.wait_for(lambda: len(self.heads) >= number)
-
-
-def says(raw: bytes, *, then_close: bool = False) -> Behave:
-    async def behave(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(raw)
-        if then_close:
-            await writer.drain()
-            writer.close()
-
-    return behave
-
-
-async def never_answers(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
-    await asyncio.Event().wait()
-
-
-def reset(writer: asyncio.StreamWriter) -> None:
-    """Close with RST: what was not read by the other side is lost to it."""
-    connection: socket.socket = writer.get_extra_info("socket")
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
+Serve = Callable[[Behave], Awaitable[Outlit]]
 
 
 @pytest.fixture
-async def serve() -> AsyncIterator[Callable[[Behave], Awaitable[Server]]]:
-    started: list[Server] = []
+async def serve() -> AsyncIterator[Serve]:
+    async with AsyncExitStack() as servers:
 
-    async def serving(behave: Behave) -> Server:
-        server = Server(behave)
-        started.append(server)
-        await server.start()
-        return server
+        async def serving(behave: Behave) -> Outlit:
+            server = await servers.enter_async_context(running_outlit())
+            server.begin(behave)
+            return server
 
-    yield serving
-    for server in started:
-        await server.stop()
-
-
-Serve = Callable[[Behave], Awaitable[Server]]
+        yield serving
 
 
 @asynccontextmanager
@@ -145,7 +58,7 @@ async def test_a_request_has_the_lanes_headers_and_no_others(serve: Serve) -> No
     answer = await posted(server.url + "/")
     assert isinstance(answer, Answer)
     assert (answer.status, answer.body) == (200, b'{"processed":1}')
-    request, *headers = server.heads[0]
+    request, *headers = server.requests[0].lines
     assert request == "POST /api/i/v1/pk_test/events HTTP/1.1"
     assert sorted(headers) == sorted(
         [
@@ -157,13 +70,13 @@ async def test_a_request_has_the_lanes_headers_and_no_others(serve: Serve) -> No
             "Origin: https://acme.example",
         ]
     )
-    assert server.bodies == [BODY]
+    assert [request.body for request in server.requests] == [BODY]
 
 
 async def test_a_lane_without_headers_sends_none_in_their_place(serve: Serve) -> None:
     server = await serve(says(OK))
     await posted(server.url, lane=BARE)
-    names = sorted(line.partition(":")[0] for line in server.heads[0][1:])
+    names = sorted(line.partition(":")[0] for line in server.requests[0].lines[1:])
     assert names == ["Content-Length", "Content-Type", "Host"]
 
 
@@ -171,7 +84,8 @@ async def test_a_lane_without_headers_sends_none_in_their_place(serve: Serve) ->
 async def test_a_header_arrives_as_the_lane_has_it(serve: Serve, text: str) -> None:
     server = await serve(says(OK))
     await posted(server.url, lane=Lane(b"{}", "2001:db8::1", text, text))
-    assert {"X-Forwarded-For: 2001:db8::1", f"User-Agent: {text}", f"Origin: {text}"} <= set(server.heads[0])
+    lines = server.requests[0].lines
+    assert {"X-Forwarded-For: 2001:db8::1", f"User-Agent: {text}", f"Origin: {text}"} <= set(lines)
 
 
 async def test_one_visitors_headers_do_not_leave_with_the_next_request(serve: Serve) -> None:
@@ -180,7 +94,7 @@ async def test_one_visitors_headers_do_not_leave_with_the_next_request(serve: Se
         await way.post(KEY, LANE, BODY)
         await way.post(KEY, BARE, BODY)
     assert server.connections == 1
-    assert len(server.heads[1]) == 1 + 3
+    assert len(server.requests[1].headers) == 3
 
 
 async def test_a_cookie_is_not_sent_back(serve: Serve) -> None:
@@ -189,7 +103,7 @@ async def test_a_cookie_is_not_sent_back(serve: Serve) -> None:
     async with way_to(server.url) as way:
         for _ in range(3):
             await way.post(KEY, LANE, BODY)
-    assert not [line for head in server.heads for line in head if line.lower().startswith("cookie")]
+    assert [request.all("Cookie") for request in server.requests] == [[]] * 3
 
 
 async def test_the_environments_proxy_is_not_used(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +112,7 @@ async def test_the_environments_proxy_is_not_used(serve: Serve, monkeypatch: pyt
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, other.url)
     await posted(server.url)
-    assert (len(server.heads), len(other.heads)) == (1, 0)
+    assert (len(server.requests), len(other.requests)) == (1, 0)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -211,7 +125,7 @@ async def test_a_redirect_is_an_answer_and_nothing_is_sent_elsewhere(serve: Serv
     answer = await posted(server.url)
     assert isinstance(answer, Answer)
     assert answer.status == status
-    assert (len(server.heads), other.connections) == (1, 0)
+    assert (len(server.requests), other.connections) == (1, 0)
 
 
 # -- what is read of an answer -------------------------------------------------------------------------
@@ -235,7 +149,7 @@ async def test_an_endless_answer_is_cut_at_its_bound(serve: Serve, framing: str)
     piece = b"x" * 65_536
     sent = 0
 
-    async def endless(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def endless(_: Request, writer: asyncio.StreamWriter) -> None:
         nonlocal sent
         head = {"length": b"Content-Length: 1000000000\r\n", "chunked": b"Transfer-Encoding: chunked\r\n"}
         writer.write(b"HTTP/1.1 500 Oops\r\n" + head.get(framing, b"Connection: close\r\n") + b"\r\n")
@@ -300,7 +214,7 @@ async def test_a_compressed_answer_is_not_inflated(serve: Serve) -> None:
 
 
 async def test_a_dripping_answer_is_left_at_the_time_out_and_its_status_counts(serve: Serve) -> None:
-    async def drips(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def drips(_: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 207 Multi\r\nContent-Length: 1000\r\n\r\n")
         while not writer.is_closing():
             writer.write(b"x")
@@ -318,7 +232,7 @@ async def test_a_dripping_answer_is_left_at_the_time_out_and_its_status_counts(s
 
 @pytest.mark.parametrize("ends", ["closed", "reset", "bad chunk", "bad chunk size"])
 async def test_half_an_answer_counts_by_its_status(serve: Serve, ends: str) -> None:
-    async def half(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def half(_: Request, writer: asyncio.StreamWriter) -> None:
         if ends.startswith("bad"):
             writer.write(b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"pro\r\n')
             await writer.drain()
@@ -336,7 +250,7 @@ async def test_half_an_answer_counts_by_its_status(serve: Serve, ends: str) -> N
     assert isinstance(answer, Answer)
     assert answer.status == 200
     assert b'{"processed":1}' not in answer.body
-    assert len(server.heads) == 1
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -375,11 +289,11 @@ async def test_an_answer_that_is_none_may_have_been_preceded_by_the_delivery(
         return
     assert answer.may_have_arrived
     assert answer.error
-    assert len(server.heads) == 1, "a POST is never sent again by the client library"
+    assert len(server.requests) == 1, "a POST is never sent again by the client library"
 
 
 async def test_a_head_that_drips_is_left_at_the_time_out(serve: Serve) -> None:
-    async def drips(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def drips(_: Request, writer: asyncio.StreamWriter) -> None:
         for byte in OK:
             writer.write(bytes([byte]))
             await writer.drain()
@@ -402,24 +316,21 @@ async def test_what_an_answer_holds_cannot_disturb_a_log_or_a_store(serve: Serve
 
 
 async def test_a_reset_after_the_body_may_have_arrived(serve: Serve) -> None:
-    async def resets(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        reset(writer)
-
     server = await serve(resets)
     answer = await posted(server.url)
     assert answer == NoAnswer(may_have_arrived=True, error=answer.error)  # type: ignore[union-attr]
-    assert len(server.heads) == 1
+    assert len(server.requests) == 1
 
 
 async def test_a_server_that_never_answers_may_have_taken_it_and_is_left_at_the_time_out(
     serve: Serve,
 ) -> None:
-    server = await serve(never_answers)
+    server = await serve(hangs)
     began = asyncio.get_running_loop().time()
     answer = await posted(server.url, timeout_s=0.2)
     assert 0.15 < asyncio.get_running_loop().time() - began < 1.0
     assert answer == NoAnswer(may_have_arrived=True, error="TimeoutError: no answer within 0.2 s")
-    assert len(server.heads) == 1
+    assert len(server.requests) == 1
 
 
 async def test_half_a_head_is_said_in_words(serve: Serve) -> None:
@@ -432,7 +343,7 @@ async def test_half_a_head_is_said_in_words(serve: Serve) -> None:
 
 
 async def test_only_early_hints_without_an_end_are_no_answer(serve: Serve) -> None:
-    async def hints(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def hints(_: Request, writer: asyncio.StreamWriter) -> None:
         while not writer.is_closing():
             writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             await writer.drain()
@@ -452,7 +363,7 @@ async def test_a_connection_is_used_again(serve: Serve) -> None:
     async with way_to(server.url) as way:
         for _ in range(5):
             await way.post(KEY, LANE, BODY)
-    assert (server.connections, len(server.heads)) == (1, 5)
+    assert (server.connections, len(server.requests)) == (1, 5)
 
 
 async def test_a_kept_connection_that_the_server_closed_is_not_used_again(serve: Serve) -> None:
@@ -461,7 +372,7 @@ async def test_a_kept_connection_that_the_server_closed_is_not_used_again(serve:
         for _ in range(3):
             assert isinstance(await way.post(KEY, LANE, BODY), Answer)
             await heard_of_the_end(way)
-    assert (server.connections, len(server.heads)) == (3, 3)
+    assert (server.connections, len(server.requests)) == (3, 3)
 
 
 async def heard_of_the_end(way: Upstream) -> None:
@@ -478,7 +389,7 @@ async def test_a_kept_connection_closed_just_as_we_send_is_not_tried_twice(serve
     """The server read it and closed without a word: only the buffer may send it again, and counts it."""
     answered = 0
 
-    async def then_closes(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def then_closes(_: Request, writer: asyncio.StreamWriter) -> None:
         nonlocal answered
         answered += 1
         if answered == 1:
@@ -492,7 +403,7 @@ async def test_a_kept_connection_closed_just_as_we_send_is_not_tried_twice(serve
         answer = await way.post(KEY, LANE, BODY)
     assert isinstance(answer, NoAnswer)
     assert answer.may_have_arrived
-    assert (server.connections, len(server.heads)) == (1, 2)
+    assert (server.connections, len(server.requests)) == (1, 2)
 
 
 @pytest.mark.parametrize("moment", ["with the answer", "later"])
@@ -502,8 +413,8 @@ async def test_an_answer_that_nobody_asked_for_is_not_taken_for_the_next_ones(
     """It was: a 200 that came into an idle connection delivered the next batch, which was refused."""
     unasked = asyncio.Event()
 
-    async def answers_too_often(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(server.heads) > 1:
+    async def answers_too_often(_: Request, writer: asyncio.StreamWriter) -> None:
+        if len(server.requests) > 1:
             writer.write(b"HTTP/1.1 400 No\r\nContent-Length: 0\r\n\r\n")
             return
         if moment == "later":
@@ -550,7 +461,7 @@ async def test_an_answer_that_was_cut_off_does_not_spoil_the_next(serve: Serve) 
 async def test_a_cancelled_post_does_not_spoil_the_next(serve: Serve) -> None:
     turn = 0
 
-    async def slow_then_quick(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def slow_then_quick(_: Request, writer: asyncio.StreamWriter) -> None:
         nonlocal turn
         turn += 1
         if turn == 1:
@@ -664,7 +575,7 @@ async def test_a_server_that_comes_up_meanwhile_gets_it(
     monkeypatch.setattr(aiohttp.TCPConnector, "_create_connection", up_at_the_second_try)
     assert isinstance(await posted(server.url), Answer)
     assert len(attempts) == 2
-    assert server.bodies == [BODY]
+    assert [request.body for request in server.requests] == [BODY]
 
 
 async def test_no_try_to_connect_is_waited_for_beyond_the_time_out(
@@ -681,4 +592,4 @@ async def test_no_try_to_connect_is_waited_for_beyond_the_time_out(
 async def test_what_may_have_arrived_is_never_tried_again_here(serve: Serve, attempts: list[str]) -> None:
     server = await serve(says(b"", then_close=True))
     await posted(server.url)
-    assert len(attempts) == len(server.heads) == 1
+    assert len(attempts) == len(server.requests) == 1

@@ -23,6 +23,11 @@ class Request:
     def target(self) -> str:
         return self.line.split(" ")[1]
 
+    @property
+    def lines(self) -> list[str]:
+        """Those of its head, as they came."""
+        return self.raw.partition(b"\r\n\r\n")[0].decode("utf-8", "surrogateescape").split("\r\n")
+
     def all(self, name: str) -> list[str]:
         """Every value of a header."""
         return [value for found, value in self.headers if found.lower() == name.lower()]
@@ -63,11 +68,16 @@ async def hangs(_: Request, __: asyncio.StreamWriter) -> None:
     await asyncio.Event().wait()
 
 
-async def resets(_: Request, writer: asyncio.StreamWriter) -> None:
-    """Read the request whole, and reset the connection."""
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Close with RST: what was not read by the other side is lost to it."""
     connection: socket.socket = writer.get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
+
+
+async def resets(_: Request, writer: asyncio.StreamWriter) -> None:
+    """Read the request whole, and reset the connection."""
+    reset(writer)
 
 
 def after(event: asyncio.Event, then: Behave) -> Behave:
