@@ -186,8 +186,12 @@ class Gateway:
             deadline_s = asyncio.get_running_loop().time() + settings.timeout_s
             mark, kind = self._marks.of(wanted.key), wanted.kind
             await self._turns.wait((mark, kind.route), lambda: self._knowledge.covers(mark, kind), deadline_s)
-            is_allowed = not wanted.is_with_own_key or self._operators.allows(request)
-            if (settings, url) != (self._settings, self._url) or not is_allowed:
+            now = self._settings
+            if wanted.is_with_own_key:
+                is_forbidden = settings.api_key != now.api_key or not self._operators.allows(request)
+            else:
+                is_forbidden = False
+            if is_forbidden or (settings.tools, url) != (now.tools, self._url):
                 raise _too_late("other settings have come meanwhile")
             if (known := self._knowledge.recall(mark, kind)) is not None:
                 kept, lasts_s, count.outcome = known

@@ -32,6 +32,9 @@ from proxy.wire.limits import PublicKey
 _LAST_CALL_S = 0.2
 """From the last new connection to closing the idle ones: what was sent by then is read and answered."""
 
+_CUT_OFF_S = 0.5
+"""How long clients whose time is over may take to be told so."""
+
 _IDLE_END_S = 0.1
 """How long a flusher with nothing in flight may take to end, also where the grace is over."""
 
@@ -117,7 +120,7 @@ class Service:
             closing.push_async_callback(engine.buffer.close)
             ops_url = await listen(ops, settings.ops.listen, "ops.listen")
             await closing.enter_async_context(rooms.upstream)
-            front = web.ServerRunner(rooms.server, shutdown_timeout=_front_grace_s(settings))
+            front = web.ServerRunner(rooms.server, shutdown_timeout=_CUT_OFF_S)
             closing.push_async_callback(front.cleanup)
             front_url = await listen(front, settings.front.listen, "front.listen")
             running = Running(front_url, ops_url)
@@ -183,6 +186,8 @@ class Service:
         drains = settings.delivery.on_exit == "drain"
         if drains:
             flusher.linger(lingers=False)
+        else:
+            flusher.stop()  # what is in flight has the time that clients take to finish what they send
         try:
             async with asyncio.timeout_at(deadline):
                 for site in list(front.sites):
@@ -190,7 +195,7 @@ class Service:
                 server.is_closing = True
                 await asyncio.sleep(_LAST_CALL_S)
                 server.pre_shutdown()
-                await server.shutdown(_front_grace_s(settings))
+                await server.shutdown(_front_grace_s(deadline - loop.time(), settings.delivery.timeout_s))
                 await front.cleanup()
                 if drains:
                     await flusher.drain(deadline - min(_FINISH_S, settings.delivery.grace_s / 4))
@@ -251,10 +256,12 @@ class Service:
         return state if self._reloads.successful else f"{state}; the last reload failed: see the log"
 
 
-def _front_grace_s(settings: Settings) -> float:
-    """How long clients may take to finish what they send: what deliveries in flight do not need."""
-    delivery = settings.delivery
-    return max(delivery.grace_s / 2, delivery.grace_s - delivery.timeout_s)
+def _front_grace_s(left_s: float, timeout_s: float) -> float:
+    """How long clients may take, of what is left of the grace, to finish what they send.
+
+    What deliveries in flight, which `timeout_s` bounds, do not need.
+    """
+    return max(left_s / 2, left_s - timeout_s)
 
 
 async def _watch(buffer: Buffer) -> None:

@@ -45,7 +45,7 @@ _SECRET_FILE_BYTES = 4_096
 # As much of a wrong value as is worth repeating.
 _QUOTED_CHARACTERS = 60
 # One of Outlit's, in what somebody wrote.
-_API_KEY = re.compile(r"(?<![A-Za-z0-9])ok_[^\s\"',]{5,}")
+_API_KEY = re.compile(r"ok_[^\s\"',/:\]]{10,}")
 
 
 class SettingsError(Exception):
@@ -183,7 +183,7 @@ def _config_of(environ: Mapping[str, str], gathered: _Gathered) -> Path | None:
 def _read_file(path: Path, gathered: _Gathered) -> None:
     file = _one_line(str(path))
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         gathered.unknown.update(_BY_NAME)
         gathered.wrong.append(f"{file}: cannot be read: {error.strerror or error}")

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from yarl import URL
+
 from proxy.settings import Settings
 from tests.gateway.callers import Callers
 from tests.gateway.test_refusals import assert_refused
@@ -15,13 +17,13 @@ from tests.stack import PATIENCE_S, Reply, running_stack
 
 @asynccontextmanager
 async def stopping(
-    folder: Path, outlit: Outlit, behave: Behave, *, grace_s: float
+    folder: Path, outlit: Outlit, behave: Behave, **delivery: float
 ) -> AsyncIterator[tuple[Callers, asyncio.Task[Reply]]]:
     """Callers of a service that was told to stop while a tool's call, which they get, was with Outlit."""
     found: list[Settings] = []
     async with running_stack(folder, lambda: found[0]) as stack:
         callers = Callers(stack, folder, found)
-        await callers.begin(url=outlit.url, timeout_s=60.0, delivery={"grace_s": grace_s})
+        await callers.begin(url=outlit.url, timeout_s=60.0, delivery=delivery)
         outlit.begin(behave)
         under_way = asyncio.create_task(callers.tool("outlit_schema"))
         await outlit.until_requests(1)
@@ -55,6 +57,23 @@ async def test_a_call_under_way_is_answered_and_a_new_one_is_told(tmp_path: Path
         assert (reply.status, reply.body) == (200, b'{"tables": []}')
         targets = [request.target for request in outlit.requests if not request.target.endswith("/events")]
         assert targets == ["/api/tools/call"] + ["/api/integrations"] * let_in
+
+
+async def test_a_call_that_hangs_and_a_post_that_does_not_end_take_no_more_than_the_grace(
+    tmp_path: Path,
+) -> None:
+    grace_s = 4.0
+    async with running_outlit() as outlit:
+        delivery = {"grace_s": grace_s, "timeout_s": 0.5}
+        async with stopping(tmp_path, outlit, hangs, **delivery) as (callers, under_way):
+            began_s = asyncio.get_running_loop().time()
+            front = URL(callers.stack.front_url)
+            _, writer = await asyncio.open_connection(front.host, front.port)
+            writer.write(b"POST /api/i/v1/pk_test/events HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{")
+            assert (await under_way).json["code"] == "stopping"
+            await callers.stack.serving
+            assert asyncio.get_running_loop().time() - began_s < grace_s + 1.5
+            writer.close()
 
 
 async def test_what_the_grace_does_not_suffice_for_is_told_so(tmp_path: Path) -> None:

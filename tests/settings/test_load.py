@@ -215,6 +215,10 @@ def test_a_secret_file_may_begin_as_windows_lets_it(tmp_path):
         {"OUTLIT_PROXY_GATEWAY_TIMEOUT": "{}"},
         {"OUTLIT_PROXY_{}": "1"},
         {"OUTLIT_PROXY_FRONT_MAX_EVENTS": "key={}."},
+        {"OUTLIT_PROXY_LOG_LEVEL": "\n{}"},
+        {"OUTLIT_PROXY_LOG_LEVEL": "\ufeff{}"},
+        {"OUTLIT_PROXY_GATEWAY_API_KEY_FILE": "\ufeff{}"},
+        {"OUTLIT_PROXY_GATEWAY_API_KEY_FILE": "\U0001f511{}"},
     ],
 )
 def test_a_key_that_got_into_the_wrong_place_is_not_repeated(environ):
@@ -222,6 +226,19 @@ def test_a_key_that_got_into_the_wrong_place_is_not_repeated(environ):
     (line,) = wrong(None, {name.format(key): value.format(key) for name, value in environ.items()})
     assert "ok_…" in line
     assert "live" not in line
+
+
+def test_what_only_begins_like_a_key_is_repeated(file):
+    (line,) = wrong(file("[book_keeping]\n"))
+    assert "[book_keeping]: no such table" in line
+    (line,) = wrong(None, {"OUTLIT_PROXY_OPS_TOKEN_FILE": "/srv/ok_project/token"})
+    assert "/srv/ok_project/token cannot be read" in line
+
+
+def test_a_file_may_begin_as_windows_lets_it(tmp_path):
+    path = tmp_path / "outlit-proxy.toml"
+    path.write_bytes(b"\xef\xbb\xbf[front]\r\nmax_events = 3\r\n")
+    assert load(path).front.max_events == 3
 
 
 def test_nor_in_the_file(file):
