@@ -199,7 +199,7 @@ def _a_wake_up_is_lost(patch: pytest.MonkeyPatch) -> None:
         (_every_lane_is_a_queue, "out of order"),
         (_users_are_spread_over_queues, "out of order"),
         (_an_append_ends_a_lease, "two workers on one queue"),
-        (_nothing_is_a_duplicate, "held, upstream and dead|dead letters of"),
+        (_nothing_is_a_duplicate, "but upstream has|dead letters of"),
         (_the_books_miss_a_line, "do not balance"),
         (_an_answer_that_did_not_come_counts_as_a_delivery, "acknowledged and lost"),
         (_nothing_waits_for_the_rate, "the rate"),
