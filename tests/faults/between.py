@@ -70,7 +70,7 @@ class Between:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.to_port)
-        except OSError:
+        except (OSError, asyncio.CancelledError):
             writer.transport.abort()
             return
         pending = deque[str]()
@@ -83,11 +83,13 @@ class Between:
         else:
             ways = [self._late(reader, up_writer), self._late(up_reader, writer)]
         tasks = [asyncio.ensure_future(way) for way in ways]
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
-            task.cancel()
-        for each in (writer, up_writer):
-            each.transport.abort()
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:  # also at the end of it all, which cancels this
+            for task in tasks:
+                task.cancel()
+            for each in (writer, up_writer):
+                each.transport.abort()
         for result in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(result, Exception) and not isinstance(result, OSError):
                 raise result
