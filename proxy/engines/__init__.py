@@ -51,6 +51,6 @@ def look_at_buffer(settings: Settings, *, offline: bool) -> AsyncIterator[Checke
 def _kind(settings: Settings) -> Kind:
     if settings.buffer.target is None:
         return OnSqlite(settings)
-    from proxy.engines.on_redis import OnRedis  # noqa: PLC0415  # a sixth of the time of a start, for some
+    from proxy.engines.on_redis import OnRedis  # noqa: PLC0415  # a third of all that is imported
 
     return OnRedis(settings, settings.buffer.target)

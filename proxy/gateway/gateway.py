@@ -186,12 +186,9 @@ class Gateway:
             deadline_s = asyncio.get_running_loop().time() + settings.timeout_s
             mark, kind = self._marks.of(wanted.key), wanted.kind
             await self._turns.wait((mark, kind.route), lambda: self._knowledge.covers(mark, kind), deadline_s)
-            now = self._settings
-            if wanted.is_with_own_key:
-                is_forbidden = settings.api_key != now.api_key or not self._operators.allows(request)
-            else:
-                is_forbidden = False
-            if is_forbidden or (settings.tools, url) != (now.tools, self._url):
+            is_authorized = not wanted.is_with_own_key or self._operators.allows(request)
+            is_listed = settings.tools == self._settings.tools
+            if not (is_authorized and is_listed and self._is_of_now(wanted, mark, url)):
                 raise _too_late("other settings have come meanwhile")
             if (known := self._knowledge.recall(mark, kind)) is not None:
                 kept, lasts_s, count.outcome = known
@@ -239,7 +236,7 @@ class Gateway:
         return answer
 
     def _is_of_now(self, wanted: Wanted, mark: KeyMark, url: str) -> bool:
-        """Whether an answer is about what is set now: a reload may have changed the key, or the upstream."""
+        """Whether a call is as it would be now: a reload may have changed the key, or the upstream."""
         return url == self._url and (not wanted.is_with_own_key or self._knowledge.is_own(mark))
 
 

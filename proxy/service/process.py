@@ -146,7 +146,8 @@ class Service:
                 self._log.info("stopping", on_exit=delivery.on_exit)
                 self._supervisor.stopping(f"stopping ({delivery.on_exit})", delivery.grace_s + _AFTER_GRACE_S)
                 deadline = asyncio.get_running_loop().time() + delivery.grace_s
-                if delivery.on_exit == "drain":
+                drains = delivery.on_exit == "drain"
+                if drains:
                     given_up, _ = await asyncio.gather(
                         self._stop(rooms, front, flushing, deadline), rooms.gateway.finish(deadline)
                     )
@@ -156,8 +157,7 @@ class Service:
                     given_up = await self._stop(rooms, front, flushing, deadline)
                 for task in beside:
                     task.cancel()
-            drained = delivery.on_exit == "drain"
-            await self._say_what_is_held(rooms, given_up, deadline + _LAST_LOOK_S, drained=drained)
+            await self._say_what_is_held(rooms, given_up, deadline + _LAST_LOOK_S, drained=drains)
 
     async def _open(self, stop: asyncio.Event) -> Engine | None:
         """The engine; None where `stop` was set before it could be reached. Raises StartRefused."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -228,3 +229,12 @@ def test_it_says_at_the_start_what_its_buffer_is_but_not_the_password(tmp_path):
     (line,) = (line for line in said.splitlines() if '"event":"buffer"' in line.replace(" ", ""))
     assert f"redis://{server.address}" in line
     assert "everysec" in line
+
+
+def test_a_proxy_with_a_file_does_not_load_what_a_redis_needs() -> None:
+    """A third of all that is imported, at each start."""
+    asked = (
+        "import sys, proxy.service; print(*(name for name in sys.modules if name.split('.')[0] == 'redis'))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert loaded.stdout.split() == []

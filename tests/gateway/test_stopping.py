@@ -62,9 +62,9 @@ async def test_a_call_under_way_is_answered_and_a_new_one_is_told(tmp_path: Path
 async def test_a_call_that_hangs_and_a_post_that_does_not_end_take_no_more_than_the_grace(
     tmp_path: Path,
 ) -> None:
-    grace_s = 4.0
+    grace_s = 6.0
     async with running_outlit() as outlit:
-        delivery = {"grace_s": grace_s, "timeout_s": 0.5}
+        delivery = {"grace_s": grace_s, "timeout_s": 3.0}
         async with stopping(tmp_path, outlit, hangs, **delivery) as (callers, under_way):
             began_s = asyncio.get_running_loop().time()
             front = URL(callers.stack.front_url)
@@ -72,7 +72,7 @@ async def test_a_call_that_hangs_and_a_post_that_does_not_end_take_no_more_than_
             writer.write(b"POST /api/i/v1/pk_test/events HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{")
             assert (await under_way).json["code"] == "stopping"
             await callers.stack.serving
-            assert asyncio.get_running_loop().time() - began_s < grace_s + 1.5
+            assert asyncio.get_running_loop().time() - began_s < grace_s
             writer.close()
 
 
